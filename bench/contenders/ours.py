@@ -1,0 +1,47 @@
+"""gemmule."""
+
+import gemmule as gm
+from gemmule import _core
+
+from ..sample import Round, timed
+from ..tasks import Gemm, Train
+
+
+def version() -> str:
+    return f"gemmule {gm.__version__} ({_core.active_isa()})"
+
+
+def gemm(task: Gemm) -> Round:
+    gm.set_num_threads(task.threads)
+    a, b, c = task.operands()
+
+    def call() -> float:
+        gm.ops.gemm(a, b, out=c)
+        return 0.0
+
+    call()
+    task.check(a, b, c)
+    return timed(call)
+
+
+def train(task: Train) -> Round:
+    gm.set_num_threads(task.threads)
+    x, y = task.data
+    net = gm.Network.mlp(list(task.sizes), activation="relu", rng=0)
+    optimizer = gm.SGD(task.lr) if task.optimizer == "sgd" else gm.Adam(task.lr)
+
+    def call() -> float:
+        history = net.fit(
+            x,
+            y,
+            loss=task.loss,
+            optimizer=optimizer,
+            epochs=task.epochs,
+            batch_size=task.batch,
+            shuffle=task.shuffle,
+            progress=False,
+        )
+        return float(history["loss"][-1])
+
+    call()
+    return timed(call)

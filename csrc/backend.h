@@ -1,0 +1,76 @@
+// The interface between a plan and a device: a table of kernels keyed by op and type. A kernel is called by every
+// member of a team with the same arguments, does its member's share and ends without a barrier; it never
+// allocates, synchronises or throws.
+#pragma once
+#include <memory>
+#include <span>
+
+#include "core/tensor.h"
+#include "core/threads.h"
+#include "core/updates.h"
+#include "graph/graph.h"
+
+namespace gemmule {
+
+// A value at run time, seen as a matrix: a batched value is (rows, features), a parameter (first dimension, the
+// rest), or (1, n) for a vector.
+struct Operand {
+  void* data;
+  Index rows, cols;
+  Index inner;  // length of the last axis
+  DType type;
+
+  Index count() const { return rows * cols; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+// What changes from step to step.
+struct StepScalars {
+  std::uint64_t key = 0;   // the network's Philox key
+  std::uint64_t step = 0;  // training steps before this one
+};
+
+struct OpCall {
+  const Team& team;
+  const Attrs& attrs;
+  std::span<const Operand> in;
+  Operand out;
+  void* workspace;  // this member's
+  const StepScalars& scalars;
+};
+
+using OpKernel = void (*)(const OpCall& call);
+
+// A stretch of parameters that an optimizer walks.
+struct ParameterRange {
+  std::shared_ptr<Store> store;
+  std::byte* slots[2] = {nullptr, nullptr};  // as long as the store each
+  Index begin = 0, end = 0;
+};
+
+struct Backend {
+  const char* name;
+  // nullptr where the backend lacks the op.
+  OpKernel (*kernel)(OpKind op, DType type);
+  // Bytes of workspace a member needs for this call; pointers in it are not read.
+  Index (*workspace)(OpKind op, DType type, const OpCall& call);
+  // The path that the kernel takes for these shapes, for people: "packed", "vector".
+  const char* (*path)(OpKind op, DType type, const OpCall& call);
+  // The variant of the hardware in use: "avx512".
+  const char* (*variant)();
+  // This member's part of one optimizer step on a range; the largest magnitude written.
+  double (*update)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team);
+  // The same step on copies: what `update` would return, with nothing changed.
+  double (*rehearse)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team);
+  // The largest magnitude among this member's part of the gradients of a range; infinity for NaN.
+  double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
+};
+
+namespace cpu {
+extern const Backend backend;
+}
+
+}  // namespace gemmule

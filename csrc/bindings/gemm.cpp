@@ -1,0 +1,127 @@
+// gm.ops.gemm: a kernel as a function on NumPy arrays of any layout.
+#include "bindings/bindings.h"
+#include "core/activations.h"
+#include "core/arena.h"
+#include "core/names.h"
+#include "cpu/dispatch.h"
+#include "cpu/gemm.h"
+
+namespace gemmule::bindings {
+namespace {
+
+// The first and one past the last byte that an array's elements occupy.
+struct Extent {
+  explicit Extent(const py::array& array) : begin(bytes(array)), end(begin) {
+    if (array.size() == 0) return;
+    end += array.itemsize();
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+      const py::ssize_t reach = (array.shape(axis) - 1) * array.strides(axis);
+      (reach < 0 ? begin : end) += reach;
+    }
+  }
+  bool overlaps(const Extent& other) const { return begin < other.end && other.begin < end; }
+  const std::byte *begin, *end;
+};
+
+bool in_elements(const py::array& array) {  // aligned, and every stride a whole number of elements
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+    if (array.strides(axis) % array.itemsize() != 0) return false;
+  return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+}
+
+py::array plain_copy(const py::array& array) { return array.attr("copy")("C").cast<py::array>(); }
+
+template <class T>
+MatrixView<const T> matrix(const py::array& array, bool transpose) {
+  const auto size = static_cast<Index>(sizeof(T));
+  const MatrixView<const T> view{static_cast<const T*>(array.data()), array.shape(0), array.shape(1),
+                                 array.strides(0) / size, array.strides(1) / size};
+  return transpose ? view.transposed() : view;
+}
+
+template <class T>
+void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a, bool trans_b,
+         double alpha, double beta, Act act, double slope) {
+  cpu::Gemm<T> call;
+  call.a = matrix<T>(a, trans_a);
+  call.b = matrix<T>(b, trans_b);
+  // alpha = 0 does not read A and B: they may hold NaN.
+  if (alpha == 0) call.a.cols = call.b.rows = 0;
+  call.c = static_cast<T*>(out.mutable_data());
+  call.c_row = out.strides(0) / static_cast<Index>(sizeof(T));
+  call.alpha = static_cast<T>(alpha);
+  call.beta = static_cast<T>(beta);
+  call.bias = bias.ndim() == 1 ? static_cast<const T*>(bias.data()) : nullptr;
+  call.act = act;
+  call.slope = static_cast<T>(slope);
+  const auto& kernels = cpu::kernels<T>();
+  const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
+  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
+  const int members = flops < serial_below ? 1 : num_threads();
+  const Index each = round_up(cpu::gemm_workspace(kernels, m, n, k), alignment);
+  const Arena workspace(checked_mul(each, members));
+  const py::gil_scoped_release release;
+  run_team(members,
+           [&](const Team& team) { cpu::gemm(kernels, team, call, workspace.data() + each * team.rank()); });
+}
+
+py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta, bool trans_a,
+               bool trans_b, std::optional<py::array> bias, const std::string& activation, double slope) {
+  const Act act = act_of(activation);
+  const DType type = dtype_of(a, "gemm: a");
+  require(type != DType::i64, ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
+  require(dtype_of(b, "gemm: b") == type, ErrorKind::dtype, "gemm: a is ", name_of(type), ", b ",
+          py::str(b.dtype()).cast<std::string>());
+  require(a.ndim() == 2 && b.ndim() == 2, ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b),
+          " are not matrices");
+  const Index m = a.shape(trans_a), k = a.shape(!trans_a), inner = b.shape(trans_b), n = b.shape(!trans_b);
+  require(k == inner, ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (", inner,
+          ", ", n, ")");
+  if (bias) {
+    require(dtype_of(*bias, "gemm: bias") == type, ErrorKind::dtype, "gemm: bias is ",
+            py::str(bias->dtype()).cast<std::string>(), ", a ", name_of(type));
+    require(shape_of(*bias) == Shape{n}, ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ", n,
+            " columns");
+  }
+  if (wanted) {
+    require(dtype_of(*wanted, "gemm: out") == type, ErrorKind::dtype, "gemm: out is ",
+            py::str(wanted->dtype()).cast<std::string>(), ", a ", name_of(type));
+    require(shape_of(*wanted) == Shape{m, n}, ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (", m, ", ",
+            n, ")");
+    require(wanted->writeable(), ErrorKind::value, "gemm: out is read-only");
+  } else {
+    require(beta == 0, ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
+  }
+  checked_mul(checked_mul(m, n), size_of(type));
+  if (!in_elements(a)) a = plain_copy(a);
+  if (!in_elements(b)) b = plain_copy(b);
+  py::array contiguous_bias = bias ? *bias : py::array(numpy_dtype(type), Shape{1, 1}.dims());
+  if (bias && (contiguous_bias.strides(0) != contiguous_bias.itemsize() || !in_elements(contiguous_bias)))
+    contiguous_bias = plain_copy(contiguous_bias);
+
+  // The kernels write rows of adjacent columns that no input shares; any other `out` goes through such an array.
+  py::array out = wanted ? *wanted : py::array(numpy_dtype(type), Shape{m, n}.dims());
+  const Extent extent(out);
+  const bool direct = in_elements(out) && (n <= 1 || out.strides(1) == out.itemsize()) &&
+                      (m <= 1 || out.strides(0) >= n * out.itemsize()) && !extent.overlaps(Extent(a)) &&
+                      !extent.overlaps(Extent(b)) && !(bias && extent.overlaps(Extent(contiguous_bias)));
+  py::array target = direct ? out : plain_copy(out);
+  if (m > 0 && n > 0) {
+    if (type == DType::f32)
+      run<float>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope);
+    else
+      run<double>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope);
+  }
+  if (!direct) out[py::ellipsis()] = target;
+  return out;
+}
+
+}  // namespace
+
+void bind_gemm(py::module_& m) {
+  m.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("out") = py::none(), py::arg("alpha") = 1.0,
+        py::arg("beta") = 0.0, py::arg("trans_a") = false, py::arg("trans_b") = false, py::arg("bias") = py::none(),
+        py::arg("activation") = "identity", py::arg("slope") = 1.0);
+}
+
+}  // namespace gemmule::bindings

@@ -1,0 +1,143 @@
+#include "bindings/bindings.h"
+#include "core/names.h"
+
+namespace gemmule::bindings {
+namespace {
+
+// A Python function's result, copied into the arena: any real array of the right shape will do.
+void copy_result(const py::object& result, DType type, const Shape& shape, void* dst, const char* what) {
+  const auto array = py::array::ensure(result);
+  require(static_cast<bool>(array), ErrorKind::dtype, what, " returned no array");
+  const char kind = array.dtype().kind();
+  require(kind == 'f' || kind == 'i' || kind == 'u' || kind == 'b', ErrorKind::dtype, what, " returned ",
+          py::str(array.dtype()).cast<std::string>(), ", not real numbers");
+  require(shape_of(array) == shape, ErrorKind::shape, what, " returned shape ", shape_of(array), ", not ", shape);
+  const py::array target = view(type, shape, dst, py::none());
+  target[py::ellipsis()] = array;
+}
+
+Shape batch_of(Index rows, const Shape& dims) {
+  std::vector<Index> all = {rows};
+  all.insert(all.end(), dims.dims().begin(), dims.dims().end());
+  return Shape(std::move(all));
+}
+
+// Python code gets arrays of its own: a layer may keep what it was given, and the arena moves on.
+py::array copy_of(DType type, Index rows, const Shape& dims, const void* data) {
+  return py::array(numpy_dtype(type), batch_of(rows, dims).dims(), data);
+}
+
+// A Python object that C++ may copy and destroy without the GIL.
+std::shared_ptr<py::object> shared(py::object object) {
+  return {new py::object(std::move(object)), [](py::object* held) {
+            const py::gil_scoped_acquire gil;
+            delete held;
+          }};
+}
+
+ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::object forward, py::object backward,
+                  const std::string& name) {
+  Graph& g = self.graph;
+  require(x >= 0 && static_cast<std::size_t>(x) < g.values.size(), ErrorKind::value, "python: the graph has no value ",
+          x);
+  const Shape in = g.info(x).dims, out{std::vector<Index>(dims)};
+  const DType type = g.type;
+  const auto held_forward = shared(std::move(forward)), held_backward = shared(std::move(backward));
+  PythonOp op;
+  op.dims = out;
+  op.forward = [=](Index rows, const void* x_data, void* y_data) {
+    const py::gil_scoped_acquire gil;
+    copy_result((*held_forward)(copy_of(type, rows, in, x_data)), type, batch_of(rows, out), y_data, (name + ": forward").c_str());
+  };
+  op.backward = [=](Index rows, const void* dy, const void* x_data, const void* y, void* dx) {
+    const py::gil_scoped_acquire gil;
+    copy_result((*held_backward)(copy_of(type, rows, out, dy), copy_of(type, rows, in, x_data),
+                                   copy_of(type, rows, out, y)), type, batch_of(rows, in), dx,
+                (name + ": backward").c_str());
+  };
+  g.callbacks.push_back(std::move(op));
+  Attrs attrs;
+  attrs.callback = static_cast<int>(g.callbacks.size()) - 1;
+  return g.apply(OpKind::python, {x}, attrs, name);
+}
+
+}  // namespace
+
+PyGraph::PyGraph(const std::string& dtype) : graph(gemmule::dtype_of(dtype)) {}
+
+void bind_graph(py::module_& m) {
+  py::class_<PyGraph>(m, "Graph")
+      .def(py::init<const std::string&>(), py::arg("dtype"))
+      .def(
+          "input",
+          [](PyGraph& self, const std::vector<Index>& dims, const std::string& name) {
+            return self.graph.input(Shape(dims), name, self.graph.type);
+          },
+          py::arg("dims"), py::arg("name") = "x")
+      .def(
+          "parameter",
+          [](PyGraph& self, std::shared_ptr<Store> store, int segment, const std::vector<Index>& shape, bool trainable,
+             const std::string& name) {
+            return self.graph.parameter(std::move(store), segment, Shape(shape), trainable, name);
+          },
+          py::arg("store"), py::arg("segment"), py::arg("shape"), py::arg("trainable"), py::arg("name"))
+      .def(
+          "dense",
+          [](PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias, const std::string& name) {
+            std::vector<ValueId> in = {x, weight};
+            if (bias) in.push_back(*bias);
+            return self.graph.apply(OpKind::dense, in, {}, name);
+          },
+          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("name"))
+      .def(
+          "activation",
+          [](PyGraph& self, ValueId x, const std::string& kind, double slope, const std::string& name) {
+            Attrs attrs;
+            attrs.act = act_of(kind);
+            attrs.slope = slope;
+            return self.graph.apply(OpKind::activation, {x}, attrs, name);
+          },
+          py::arg("x"), py::arg("kind"), py::arg("slope"), py::arg("name"))
+      .def(
+          "softmax",
+          [](PyGraph& self, ValueId x, const std::string& name) {
+            return self.graph.apply(OpKind::softmax, {x}, {}, name);
+          },
+          py::arg("x"), py::arg("name"))
+      .def(
+          "dropout",
+          [](PyGraph& self, ValueId x, double rate, std::uint32_t layer, const std::string& name) {
+            require(rate >= 0 && rate < 1, ErrorKind::value, "dropout: rate is ", rate, ", not in [0, 1)");
+            Attrs attrs;
+            attrs.rate = rate;
+            attrs.layer = layer;
+            return self.graph.apply(OpKind::dropout, {x}, attrs, name);
+          },
+          py::arg("x"), py::arg("rate"), py::arg("layer"), py::arg("name"))
+      .def(
+          "reshape",
+          [](PyGraph& self, ValueId x, const std::vector<Index>& dims, const std::string& name) {
+            Attrs attrs;
+            attrs.dims = dims;
+            return self.graph.apply(OpKind::reshape, {x}, attrs, name);
+          },
+          py::arg("x"), py::arg("dims"), py::arg("name"))
+      .def(
+          "add",
+          [](PyGraph& self, ValueId a, ValueId b, const std::string& name) {
+            return self.graph.apply(OpKind::add, {a, b}, {}, name);
+          },
+          py::arg("a"), py::arg("b"), py::arg("name"))
+      .def("python", &python_op, py::arg("x"), py::arg("dims"), py::arg("forward"), py::arg("backward"),
+           py::arg("name"))
+      .def(
+          "dims",
+          [](const PyGraph& self, ValueId value) {
+            require(value >= 0 && static_cast<std::size_t>(value) < self.graph.values.size(), ErrorKind::value,
+                    "the graph has no value ", value);
+            return py::tuple(py::cast(self.graph.info(value).dims.dims()));
+          },
+          py::arg("value"));
+}
+
+}  // namespace gemmule::bindings

@@ -1,0 +1,14 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  using namespace gemmule::bindings;
+  m.doc() = "The compiled part of gemmule: kernels, graph, plan.";
+  bind_errors(m);
+  bind_machine(m);
+  bind_store(m);
+  bind_graph(m);
+  bind_programs(m);
+  bind_training(m);
+  bind_gemm(m);
+  bind_ops(m);
+}

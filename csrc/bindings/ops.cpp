@@ -1,0 +1,232 @@
+// Elementwise kernels, softmax and losses on NumPy arrays.
+#include "bindings/programs.h"
+#include "core/activations.h"
+#include "core/names.h"
+#include "cpu/dispatch.h"
+
+namespace gemmule::bindings {
+namespace {
+
+// body(T{}) for the real type of `x`.
+template <class Body>
+void for_type(const py::array& x, const char* op, const Body& body) {
+  switch (dtype_of(x, op)) {
+    case DType::f32: return body(float{});
+    case DType::f64: return body(double{});
+    case DType::i64: fail(ErrorKind::dtype, op, " is int64, not float32 or float64");
+  }
+}
+
+template <class T>
+const T* data(const py::array& x) {
+  return static_cast<const T*>(x.data());
+}
+template <class T>
+T* writable(py::array& x) {
+  return static_cast<T*>(x.mutable_data());
+}
+
+void require_like(const py::array& array, const py::array& x, const char* what, bool is_output = false) {
+  require_array(array, dtype_of(x, what), what, is_output);
+  require(shape_of(array) == shape_of(x), ErrorKind::shape, what, " has shape ", shape_of(array), ", not ",
+          shape_of(x));
+}
+
+// (rows, cols) with the last axis as cols.
+struct Matrix {
+  Matrix(const py::array& x, const char* op) {
+    require(x.ndim() >= 1, ErrorKind::shape, op, " has no axis");
+    cols = x.shape(x.ndim() - 1);
+    rows = cols > 0 ? x.size() / cols : 0;
+  }
+  Index rows, cols;
+};
+
+// Runs body(part) over [0, count) on a team where `work` operations are worth one.
+template <class Body>
+void in_parallel(Index count, double work, Index grain, const Body& body) {
+  const py::gil_scoped_release release;
+  run_team(work < serial_below ? 1 : num_threads(), [&](const Team& team) { body(team.share(count, grain)); });
+}
+
+constexpr Index line = 16;           // floats on a cache line
+constexpr double elementwise = 10;   // operations an element, about
+
+template <class Kernel>
+void unary(const char* what, const py::array& x, py::array& out, const Kernel& kernel) {
+  for_type(x, what, [&]<class T>(T) {
+    require_like(x, x, what);
+    require_like(out, x, "out", true);
+    const T* from = data<T>(x);
+    T* to = writable<T>(out);
+    in_parallel(x.size(), elementwise * static_cast<double>(x.size()), line,
+                [&](Span s) { kernel(cpu::kernels<T>().element, s.size(), from + s.begin, to + s.begin); });
+  });
+}
+
+void activation_grad(const std::string& kind, double slope, const py::array& dh, const py::array& saved,
+                     py::array out) {
+  const Act act = act_of(kind);
+  for_type(dh, "activation_grad: dh", [&]<class T>(T) {
+    require_like(dh, dh, "activation_grad: dh");
+    require_like(saved, dh, "activation_grad: saved");
+    require_like(out, dh, "activation_grad: out", true);
+    const T *grad = data<T>(dh), *kept = data<T>(saved);
+    T* to = writable<T>(out);
+    in_parallel(dh.size(), elementwise * static_cast<double>(dh.size()), line, [&](Span s) {
+      cpu::kernels<T>().element.activation_grad(act, static_cast<T>(slope), s.size(), grad + s.begin, kept + s.begin,
+                                                to + s.begin);
+    });
+  });
+}
+
+void softmax(const py::array& z, py::array out) {
+  for_type(z, "softmax: z", [&]<class T>(T) {
+    require_like(z, z, "softmax: z");
+    require_like(out, z, "softmax: out", true);
+    const Matrix m(z, "softmax: z");
+    const T* from = data<T>(z);
+    T* to = writable<T>(out);
+    in_parallel(m.rows, elementwise * static_cast<double>(z.size()), 1, [&](Span s) {
+      cpu::kernels<T>().element.softmax(s.size(), m.cols, from + s.begin * m.cols, to + s.begin * m.cols);
+    });
+  });
+}
+
+void softmax_grad(const py::array& dh, const py::array& h, py::array out) {
+  for_type(dh, "softmax_grad: dh", [&]<class T>(T) {
+    require_like(dh, dh, "softmax_grad: dh");
+    require_like(h, dh, "softmax_grad: h");
+    require_like(out, dh, "softmax_grad: out", true);
+    const Matrix m(dh, "softmax_grad: dh");
+    const T *grad = data<T>(dh), *kept = data<T>(h);
+    T* to = writable<T>(out);
+    in_parallel(m.rows, elementwise * static_cast<double>(dh.size()), 1, [&](Span s) {
+      const Index at = s.begin * m.cols;
+      cpu::kernels<T>().element.softmax_grad(s.size(), m.cols, grad + at, kept + at, to + at);
+    });
+  });
+}
+
+void dropout(const py::array& x, py::array out, double rate, std::uint64_t key, std::uint64_t step,
+             std::uint32_t layer) {
+  require(rate >= 0 && rate < 1, ErrorKind::value, "dropout: rate is ", rate, ", not in [0, 1)");
+  for_type(x, "dropout: x", [&]<class T>(T) {
+    require_like(x, x, "dropout: x");
+    require_like(out, x, "dropout: out", true);
+    require(x.ndim() >= 1, ErrorKind::shape, "dropout: x has no batch axis");
+    const Index rows = x.shape(0), cols = rows > 0 ? x.size() / rows : 0;
+    const T* from = data<T>(x);
+    T* to = writable<T>(out);
+    cpu::DropoutArgs args;
+    args.key = key;
+    args.step = step;
+    args.layer = layer;
+    args.rate = rate;
+    in_parallel(rows, elementwise * static_cast<double>(x.size()), 1, [&](Span s) {
+      cpu::kernels<T>().element.dropout(args, s.begin, s.size(), cols, from + s.begin * cols, to + s.begin * cols);
+    });
+  });
+}
+
+void sum_rows(const py::array& x, py::array out, bool accumulate) {
+  for_type(x, "sum_rows: x", [&]<class T>(T) {
+    require_like(x, x, "sum_rows: x");
+    require(x.ndim() == 2, ErrorKind::shape, "sum_rows: x ", shape_of(x), " is not a matrix");
+    require_array(out, dtype_of(x, "x"), "sum_rows: out", true);
+    require(shape_of(out) == Shape{x.shape(1)}, ErrorKind::shape, "sum_rows: out ", shape_of(out), " does not fit x ",
+            shape_of(x));
+    const Index rows = x.shape(0), cols = x.shape(1);
+    const T* from = data<T>(x);
+    T* to = writable<T>(out);
+    in_parallel(cols, static_cast<double>(x.size()), line, [&](Span s) {
+      cpu::kernels<T>().element.sum_rows(rows, s.size(), from + s.begin, cols, to + s.begin, accumulate);
+    });
+  });
+}
+
+// Prediction (rows, cols) and its target, checked.
+struct LossArrays {
+  LossArrays(Loss loss, const py::array& pred, const py::array& target) {
+    require_like(pred, pred, "loss: pred");
+    require(pred.ndim() == 2 && pred.shape(0) > 0, ErrorKind::shape, "loss: pred ", shape_of(pred),
+            " is not a batch (N, outputs)");
+    rows = pred.shape(0);
+    cols = pred.shape(1);
+    labels = dtype_of(target, "loss: target") == DType::i64;
+    if (!labels) {
+      require_like(target, pred, "loss: target");
+      return;
+    }
+    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype, "loss: ",
+            name_of(loss), " takes real targets, not int64 labels");
+    const Index count = require_labels(target, Shape{cols}, "loss");
+    require(count == rows, ErrorKind::shape, "loss: pred has ", rows, " samples, target ", count);
+  }
+  Index rows, cols;
+  bool labels;
+};
+
+double loss(const std::string& kind, const py::array& pred, const py::array& target) {
+  const Loss which = loss_of(kind);
+  double mean = 0;
+  for_type(pred, "loss: pred", [&]<class T>(T) {
+    const LossArrays x(which, pred, target);
+    std::vector<double> samples(static_cast<std::size_t>(x.rows));
+    cpu::kernels<T>().element.loss(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels, samples.data());
+    for (double sample : samples) mean += sample;
+    mean /= static_cast<double>(x.rows);
+  });
+  return mean;
+}
+
+void loss_grad(const std::string& kind, const py::array& pred, const py::array& target, py::array out) {
+  const Loss which = loss_of(kind);
+  for_type(pred, "loss: pred", [&]<class T>(T) {
+    const LossArrays x(which, pred, target);
+    require_like(out, pred, "loss: out", true);
+    cpu::kernels<T>().element.loss_grad(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
+                                        T(1) / static_cast<T>(x.rows), writable<T>(out));
+  });
+}
+
+}  // namespace
+
+void bind_ops(py::module_& m) {
+  m.def(
+      "activation",
+      [](const std::string& kind, double slope, const py::array& z, py::array out) {
+        const Act act = act_of(kind);
+        unary("activation: z", z, out, [&]<class T>(const cpu::ElementKernels<T>& k, Index n, const T* x, T* y) {
+          k.activation(act, static_cast<T>(slope), n, x, y);
+        });
+      },
+      py::arg("kind"), py::arg("slope"), py::arg("z"), py::arg("out"));
+  m.def("activation_grad", &activation_grad, py::arg("kind"), py::arg("slope"), py::arg("dh"), py::arg("saved"),
+        py::arg("out"));
+  m.def(
+      "activation_saves_input", [](const std::string& kind) { return saves_input(act_of(kind)); }, py::arg("kind"));
+  m.def(
+      "exp",
+      [](const py::array& x, py::array out) {
+        unary("exp: x", x, out,
+              []<class T>(const cpu::ElementKernels<T>& k, Index n, const T* a, T* b) { k.exp(n, a, b); });
+      },
+      py::arg("x"), py::arg("out"));
+  m.def(
+      "erf",
+      [](const py::array& x, py::array out) {
+        unary("erf: x", x, out,
+              []<class T>(const cpu::ElementKernels<T>& k, Index n, const T* a, T* b) { k.erf(n, a, b); });
+      },
+      py::arg("x"), py::arg("out"));
+  m.def("softmax", &softmax, py::arg("z"), py::arg("out"));
+  m.def("softmax_grad", &softmax_grad, py::arg("dh"), py::arg("h"), py::arg("out"));
+  m.def("dropout", &dropout, py::arg("x"), py::arg("out"), py::arg("rate"), py::arg("key"), py::arg("step"),
+        py::arg("layer"));
+  m.def("sum_rows", &sum_rows, py::arg("x"), py::arg("out"), py::arg("accumulate"));
+  m.def("loss", &loss, py::arg("kind"), py::arg("pred"), py::arg("target"));
+  m.def("loss_grad", &loss_grad, py::arg("kind"), py::arg("pred"), py::arg("target"), py::arg("out"));
+}
+
+}  // namespace gemmule::bindings

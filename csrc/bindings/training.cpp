@@ -1,0 +1,144 @@
+// The epoch loop and the optimizer step.
+#include "bindings/bindings.h"
+#include "bindings/programs.h"
+#include "core/names.h"
+#include "plan/train.h"
+
+namespace gemmule::bindings {
+namespace {
+
+using Hyper = std::map<std::string, double>;
+using PyRange = std::tuple<std::shared_ptr<Store>, py::array, Index, Index>;
+
+UpdateArgs update_args(const Hyper& hyper) {
+  UpdateArgs args;
+  for (const auto& [name, value] : hyper) {
+    if (name == "lr")
+      args.lr = value;
+    else if (name == "momentum")
+      args.momentum = value;
+    else if (name == "nesterov")
+      args.nesterov = value != 0;
+    else if (name == "weight_decay")
+      args.weight_decay = value;
+    else if (name == "beta1")
+      args.beta1 = value;
+    else if (name == "beta2")
+      args.beta2 = value;
+    else if (name == "eps")
+      args.eps = value;
+    else
+      fail(ErrorKind::value, "update: unknown setting '", name, "'");
+  }
+  return args;
+}
+
+std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args, const std::vector<PyRange>& ranges) {
+  const Index slots = rule != Rule::sgd ? 2 : args.momentum != 0 ? 1 : 0;
+  std::vector<ParameterRange> list;
+  for (const auto& [store, array, begin, end] : ranges) {
+    require_array(array, store->type(), "update: slots", true);
+    const Shape shape = shape_of(array);
+    require(shape.rank() == 2 && shape[0] >= slots && shape[1] == store->size(), ErrorKind::shape, "update: slots ",
+            shape, " do not hold ", slots, " of ", store->size());
+    ParameterRange range;
+    range.store = store;
+    range.begin = begin;
+    range.end = end;
+    auto* first = static_cast<std::byte*>(const_cast<void*>(array.data()));
+    for (Index i = 0; i < slots; ++i) range.slots[i] = first + i * store->size() * size_of(store->type());
+    list.push_back(std::move(range));
+  }
+  return list;
+}
+
+// A trainer and how far its last run came.
+struct PyTrainer {
+  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss, const std::vector<std::string>& metrics,
+            Index batch_size)
+      : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size) {}
+
+  std::vector<py::tuple> epochs() const {
+    std::vector<py::tuple> list;
+    for (const auto& means : result.epochs) list.push_back(py::tuple(py::cast(means)));
+    return list;
+  }
+
+  std::vector<py::tuple> run(const py::array& x, const py::array& y, Index epochs_wanted,
+                             std::optional<py::array> order, bool shuffle, std::uint64_t key, std::uint64_t step,
+                             const std::string& rule_name, const Hyper& hyper, Index updates,
+                             const std::vector<PyRange>& ranges) {
+    const Graph& g = trainer.graph();
+    const Shape& dims = g.info(trainer.output()).dims;
+    FitCall call;
+    call.rows = require_batch(x, g.type, g.info(input_of(g)).dims, "fit: x");
+    call.labels = dtype_of(y, "fit: y") == DType::i64;
+    const Index targets = call.labels ? require_labels(y, dims, "fit") : require_batch(y, g.type, dims, "fit: y");
+    require(targets == call.rows, ErrorKind::shape, "fit: x has ", call.rows, " samples, y ", targets);
+    require(epochs_wanted >= 0, ErrorKind::value, "fit: epochs is ", epochs_wanted);
+    if (order) {
+      const Index lines = require_batch(*order, DType::i64, Shape{call.rows}, "fit: order");
+      require(lines == epochs_wanted, ErrorKind::shape, "fit: order has ", lines, " rows for ", epochs_wanted,
+              " epochs");
+      call.order = static_cast<const std::int64_t*>(order->data());
+    }
+    call.x = bytes(x);
+    call.y = bytes(y);
+    call.epochs = epochs_wanted;
+    call.shuffle = shuffle;
+    call.start = {key, step};
+    const Rule rule = rule_of(rule_name);
+    const UpdateArgs args = update_args(hyper);
+    Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
+    Poll poll = signal_poll();
+    result = {};
+    {
+      const py::gil_scoped_release release;
+      trainer.run(call, stepper, poll, result);
+    }
+    if (result.end == FitEnd::interrupted) raise_pending();
+    if (result.end == FitEnd::diverged)
+      fail(ErrorKind::divergence, "fit: the ", result.reason, " is not finite in epoch ", result.epochs.size() + 1,
+           ", batch ", result.batch, "; the network holds the step before. A smaller learning rate or scaled inputs help");
+    return epochs();
+  }
+
+  Trainer trainer;
+  FitResult result;
+};
+
+void update(const std::string& rule_name, const Hyper& hyper, Index updates, const std::vector<PyRange>& ranges) {
+  const Rule rule = rule_of(rule_name);
+  const UpdateArgs args = update_args(hyper);
+  Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
+  Index elements = 0;
+  for (const auto& range : ranges) elements += std::get<3>(range) - std::get<2>(range);
+  bool done = false;
+  {
+    const py::gil_scoped_release release;
+    // An update moves about 16 bytes an element, a few of them an operation's worth of time.
+    run_team(4.0 * static_cast<double>(elements) < serial_below ? 1 : num_threads(), [&](const Team& team) {
+      const bool finite = stepper.step(team);
+      if (team.leads()) done = finite;
+    });
+  }
+  require(done, ErrorKind::divergence, "step: the ", stepper.reason(), " is not finite; nothing was changed");
+}
+
+}  // namespace
+
+void bind_training(py::module_& m) {
+  py::class_<PyTrainer>(m, "Trainer")
+      .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index>(),
+           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"))
+      .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"), py::arg("order"),
+           py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"), py::arg("hyper"), py::arg("updates"),
+           py::arg("ranges"))
+      .def_property_readonly("steps_done", [](const PyTrainer& self) { return self.result.steps; })
+      .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs.size(); })
+      .def_property_readonly("partial", &PyTrainer::epochs)
+      .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
+  m.def("update", &update, py::arg("rule"), py::arg("hyper"), py::arg("updates"), py::arg("ranges"));
+}
+
+}  // namespace gemmule::bindings

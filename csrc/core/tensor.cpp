@@ -1,0 +1,53 @@
+#include "core/tensor.h"
+
+namespace gemmule {
+
+Index checked_mul(Index a, Index b) {
+  Index product;
+  if (__builtin_mul_overflow(a, b, &product)) fail(ErrorKind::value, "size overflow: ", a, " * ", b);
+  return product;
+}
+
+Index checked_add(Index a, Index b) {
+  Index sum;
+  if (__builtin_add_overflow(a, b, &sum)) fail(ErrorKind::value, "size overflow: ", a, " + ", b);
+  return sum;
+}
+
+Index round_up(Index value, Index multiple) { return checked_add(value, multiple - 1) / multiple * multiple; }
+
+Index size_of(DType type) { return type == DType::f32 ? 4 : 8; }
+
+const char* name_of(DType type) {
+  switch (type) {
+    case DType::f32: return "float32";
+    case DType::f64: return "float64";
+    case DType::i64: return "int64";
+  }
+  return "?";
+}
+
+DType dtype_of(const std::string& name) {
+  if (name == "float32") return DType::f32;
+  if (name == "float64") return DType::f64;
+  fail(ErrorKind::dtype, "dtype '", name, "' is not one of float32, float64");
+}
+
+Index Shape::count() const {
+  Index product = 1;
+  for (Index d : dims_) {
+    require(d >= 0, ErrorKind::shape, "shape ", str(), " has a negative dimension");
+    product = checked_mul(product, d);
+  }
+  return product;
+}
+
+std::string Shape::str() const {
+  std::string text = "(";
+  for (std::size_t i = 0; i < dims_.size(); ++i) text += (i ? ", " : "") + std::to_string(dims_[i]);
+  return text + (dims_.size() == 1 ? ",)" : ")");
+}
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << shape.str(); }
+
+}  // namespace gemmule

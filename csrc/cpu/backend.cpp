@@ -1,0 +1,250 @@
+// The CPU's side of backend.h: each op of the graph in terms of the active kernel table.
+#include "backend.h"
+
+#include <algorithm>
+
+#include "cpu/dispatch.h"
+#include "cpu/gemm.h"
+
+namespace gemmule::cpu {
+namespace {
+
+constexpr Index line = alignment / static_cast<Index>(sizeof(float));
+
+template <class T>
+MatrixView<const T> matrix(const Operand& x) {
+  return {x.as<const T>(), x.rows, x.cols, x.cols, 1};
+}
+
+template <class T>
+void run_gemm(const OpCall& call, Gemm<T> g) {
+  g.c = call.out.as<T>();
+  g.c_row = g.b.cols;
+  g.beta = call.attrs.accumulate ? T(1) : T(0);
+  gemm(kernels<T>(), call.team, g, call.workspace);
+}
+
+template <class T>
+Gemm<T> dense_gemm(const OpCall& call) {
+  Gemm<T> g;
+  g.a = matrix<T>(call.in[0]);
+  g.b = matrix<T>(call.in[1]).transposed();
+  g.bias = call.in.size() > 2 ? call.in[2].as<const T>() : nullptr;
+  g.act = call.attrs.act;
+  g.slope = static_cast<T>(call.attrs.slope);
+  return g;
+}
+
+template <class T>
+Gemm<T> matmul_gemm(const OpCall& call) {
+  Gemm<T> g;
+  g.a = matrix<T>(call.in[0]);
+  g.b = matrix<T>(call.in[1]);
+  if (call.attrs.trans_a) g.a = g.a.transposed();
+  if (call.attrs.trans_b) g.b = g.b.transposed();
+  return g;
+}
+
+template <class T>
+void dense(const OpCall& call) {
+  run_gemm<T>(call, dense_gemm<T>(call));
+}
+
+template <class T>
+void matmul(const OpCall& call) {
+  run_gemm<T>(call, matmul_gemm<T>(call));
+}
+
+template <class T>
+void sum_rows(const OpCall& call) {
+  const Operand& x = call.in[0];
+  const Span cols = call.team.share(x.cols, line);
+  kernels<T>().element.sum_rows(x.rows, cols.size(), x.as<const T>() + cols.begin, x.cols,
+                                call.out.as<T>() + cols.begin, call.attrs.accumulate);
+}
+
+template <class T>
+void activation(const OpCall& call) {
+  const Span part = call.team.share(call.out.count(), line);
+  kernels<T>().element.activation(call.attrs.act, static_cast<T>(call.attrs.slope), part.size(),
+                                  call.in[0].as<const T>() + part.begin, call.out.as<T>() + part.begin);
+}
+
+template <class T>
+void activation_grad(const OpCall& call) {
+  const Span part = call.team.share(call.out.count(), line);
+  kernels<T>().element.activation_grad(call.attrs.act, static_cast<T>(call.attrs.slope), part.size(),
+                                       call.in[0].as<const T>() + part.begin, call.in[1].as<const T>() + part.begin,
+                                       call.out.as<T>() + part.begin);
+}
+
+template <class T>
+void softmax(const OpCall& call) {
+  const Index cols = call.out.inner;
+  const Span rows = call.team.share(cols > 0 ? call.out.count() / cols : 0);
+  kernels<T>().element.softmax(rows.size(), cols, call.in[0].as<const T>() + rows.begin * cols,
+                               call.out.as<T>() + rows.begin * cols);
+}
+
+template <class T>
+void softmax_grad(const OpCall& call) {
+  const Index cols = call.out.inner;
+  const Span rows = call.team.share(cols > 0 ? call.out.count() / cols : 0);
+  const Index at = rows.begin * cols;
+  kernels<T>().element.softmax_grad(rows.size(), cols, call.in[0].as<const T>() + at, call.in[1].as<const T>() + at,
+                                    call.out.as<T>() + at);
+}
+
+template <class T>
+void dropout(const OpCall& call) {
+  const Index cols = call.out.cols;
+  const Span rows = call.team.share(call.out.rows);
+  DropoutArgs args;
+  args.key = call.scalars.key;
+  args.step = call.scalars.step;
+  args.layer = call.attrs.layer;
+  args.rate = call.attrs.rate;
+  kernels<T>().element.dropout(args, rows.begin, rows.size(), cols, call.in[0].as<const T>() + rows.begin * cols,
+                               call.out.as<T>() + rows.begin * cols);
+}
+
+template <class T>
+void add(const OpCall& call) {
+  const Span part = call.team.share(call.out.count(), line);
+  kernels<T>().element.add(part.size(), call.in[0].as<const T>() + part.begin, call.in[1].as<const T>() + part.begin,
+                           call.out.as<T>() + part.begin);
+}
+
+// A member's rows of prediction and target.
+template <class T>
+struct LossRows {
+  explicit LossRows(const OpCall& call) : pred(call.in[0]), target(call.in[1]), rows(call.team.share(pred.rows)) {
+    labels = target.type == DType::i64;
+    const Index at = rows.begin * (labels ? 1 : target.cols);
+    first_target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
+    first_pred = pred.as<const T>() + rows.begin * pred.cols;
+  }
+  const Operand &pred, &target;
+  Span rows;
+  bool labels;
+  const void* first_target;
+  const T* first_pred;
+};
+
+template <class T>
+void loss(const OpCall& call) {
+  const LossRows<T> x(call);
+  kernels<T>().element.loss(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target, x.labels,
+                            call.out.as<double>() + x.rows.begin);
+}
+
+template <class T>
+void loss_grad(const OpCall& call) {
+  const LossRows<T> x(call);
+  kernels<T>().element.loss_grad(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target, x.labels,
+                                 T(1) / static_cast<T>(x.pred.rows), call.out.as<T>() + x.rows.begin * x.pred.cols);
+}
+
+void nothing(const OpCall&) {}  // a reshape is its input under another name
+
+template <class T>
+OpKernel kernel_of(OpKind op) {
+  switch (op) {
+    case OpKind::dense: return dense<T>;
+    case OpKind::matmul: return matmul<T>;
+    case OpKind::sum_rows: return sum_rows<T>;
+    case OpKind::activation: return activation<T>;
+    case OpKind::activation_grad: return activation_grad<T>;
+    case OpKind::softmax: return softmax<T>;
+    case OpKind::softmax_grad: return softmax_grad<T>;
+    case OpKind::dropout: return dropout<T>;
+    case OpKind::add: return add<T>;
+    case OpKind::loss: return loss<T>;
+    case OpKind::loss_grad: return loss_grad<T>;
+    case OpKind::reshape: return nothing;
+    case OpKind::python:
+    case OpKind::python_grad: return nullptr;  // the plan's own
+  }
+  return nullptr;
+}
+
+bool is_gemm(OpKind op) { return op == OpKind::dense || op == OpKind::matmul; }
+
+template <class T>
+Index workspace_of(OpKind op, const OpCall& call) {
+  if (!is_gemm(op)) return 0;
+  const Gemm<T> g = op == OpKind::dense ? dense_gemm<T>(call) : matmul_gemm<T>(call);
+  return gemm_workspace(kernels<T>(), g.a.rows, g.b.cols, g.a.cols);
+}
+
+const char* path_of(OpKind op, DType, const OpCall&) {
+  if (is_gemm(op)) return "packed";
+  return op == OpKind::reshape ? "view" : "vector";
+}
+
+template <class T>
+struct RangePart {
+  RangePart(const ParameterRange& range, const Team& team) {
+    const Span part = team.share(range.end - range.begin, line);
+    count = part.size();
+    const Index at = range.begin + part.begin;
+    value = reinterpret_cast<T*>(range.store->values()) + at;
+    grad = reinterpret_cast<T*>(range.store->grads()) + at;
+    for (int i = 0; i < 2; ++i) slot[i] = range.slots[i] ? reinterpret_cast<T*>(range.slots[i]) + at : nullptr;
+  }
+  Index count;
+  T *value, *grad, *slot[2];
+};
+
+template <class T>
+double update(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
+  const RangePart<T> part(range, team);
+  return kernels<T>().element.update(rule, args, part.count, part.value, part.grad, part.slot[0], part.slot[1]);
+}
+
+template <class T>
+double rehearse(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
+  const RangePart<T> part(range, team);
+  constexpr Index piece = 1024;  // three copies of it stay in L1
+  T copy[3][piece];
+  double reach = 0;
+  for (Index at = 0; at < part.count; at += piece) {
+    const Index count = std::min(piece, part.count - at);
+    const T* source[3] = {part.value, part.slot[0], part.slot[1]};
+    for (int i = 0; i < 3; ++i)
+      if (source[i]) std::copy_n(source[i] + at, count, copy[i]);
+    reach = std::max(reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
+                                                        source[1] ? copy[1] : nullptr,
+                                                        source[2] ? copy[2] : nullptr));
+  }
+  return reach;
+}
+
+template <class T>
+double max_gradient(const ParameterRange& range, const Team& team) {
+  const RangePart<T> part(range, team);
+  return kernels<T>().element.max_abs(part.count, part.grad);
+}
+
+}  // namespace
+
+const Backend backend = {
+    "cpu",
+    [](OpKind op, DType type) { return type == DType::f64 ? kernel_of<double>(op) : kernel_of<float>(op); },
+    [](OpKind op, DType type, const OpCall& call) {
+      return type == DType::f64 ? workspace_of<double>(op, call) : workspace_of<float>(op, call);
+    },
+    path_of,
+    [] { return active().name; },
+    [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
+      return type == DType::f64 ? update<double>(rule, args, range, team) : update<float>(rule, args, range, team);
+    },
+    [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
+      return type == DType::f64 ? rehearse<double>(rule, args, range, team) : rehearse<float>(rule, args, range, team);
+    },
+    [](DType type, const ParameterRange& range, const Team& team) {
+      return type == DType::f64 ? max_gradient<double>(range, team) : max_gradient<float>(range, team);
+    },
+};
+
+}  // namespace gemmule::cpu

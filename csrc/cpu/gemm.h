@@ -1,0 +1,30 @@
+// C = act(alpha op(A) op(B) + beta C + bias), blocked and divided over a team.
+#pragma once
+#include "core/tensor.h"
+#include "core/threads.h"
+#include "cpu/kernels.h"
+
+namespace gemmule::cpu {
+
+template <class T>
+struct Gemm {
+  MatrixView<const T> a;  // M x K, any strides
+  MatrixView<const T> b;  // K x N, any strides
+  T* c;                   // M x N, rows c_row apart, columns adjacent; overlaps neither a nor b
+  Index c_row;
+  T alpha = 1, beta = 0;
+  const T* bias = nullptr;  // N
+  Act act = Act::identity;
+  T slope = 1;
+};
+
+// Bytes of workspace one team member needs.
+template <class T>
+Index gemm_workspace(const Kernels<T>& kernels, Index m, Index n, Index k);
+
+// Called by every member of the team; `workspace` is the member's own. Each member computes a block of C, all of its
+// depth, so the result does not depend on the size of the team. Ends without a barrier.
+template <class T>
+void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace);
+
+}  // namespace gemmule::cpu

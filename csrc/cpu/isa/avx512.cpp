@@ -1,0 +1,9 @@
+// AVX-512 (F, VL, BW, DQ). 12 x 32 (f32): 24 accumulators, 2 of B, 1 broadcast in 32 registers.
+#define GEMMULE_ISA avx512
+#define GEMMULE_ISA_NAME "avx512"
+#define GEMMULE_VECTOR_BYTES 64
+#define GEMMULE_TILE_ROWS 12
+#define GEMMULE_TILE_VECTORS 2
+#define GEMMULE_DEPTH_BLOCK 384
+#define GEMMULE_COLUMN_BLOCK_BYTES (768 * 1024)  // 3/4 of 1 MB, the smallest L2 of a core with AVX-512
+#include "cpu/isa/table.inl"

@@ -1,0 +1,218 @@
+// The GEMM micro-kernels and packing of one ISA. Contracts: cpu/kernels.h; pictures: docs/kernels.md.
+#pragma once
+#include "cpu/isa/vec.h"
+#include "cpu/kernels.h"
+
+namespace gemmule::cpu::GEMMULE_ISA {
+
+// -- micro-kernel ---------------------------------------------------------------------------------------------
+
+// alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move whole
+// vectors; the others end inside the last vector.
+template <class T, int R, int V, bool full>
+GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
+  const Index tail = g.cols - (V - 1) * lanes<T>;
+  const auto last = [](int v) { return !full && v == V - 1; };
+  if (g.alpha != T(1))
+    for (int i = 0; i < R; ++i)
+      for (int v = 0; v < V; ++v) acc[i][v] *= g.alpha;
+  if (g.beta != T(0))
+    for (int i = 0; i < R; ++i)
+      for (int v = 0; v < V; ++v) {
+        const T* c = g.c + i * g.c_row + v * lanes<T>;
+        acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
+      }
+  if (g.bias)
+    for (int v = 0; v < V; ++v) {
+      const T* bias = g.bias + v * lanes<T>;
+      const Vec<T> b = last(v) ? load_first(bias, tail) : load(bias);
+      for (int i = 0; i < R; ++i) acc[i][v] += b;
+    }
+  // `0 > z ? 0 : z` and not `z > 0 ? z : 0`: NaN must stay.
+  if (g.act != Act::identity) {
+    const T slope = g.act == Act::relu ? T(0) : g.slope;
+    for (int i = 0; i < R; ++i)
+      for (int v = 0; v < V; ++v) {
+        const Vec<T> z = acc[i][v];
+        const Vec<T> below = slope == T(0) ? Vec<T>{} : slope * z;  // no product: 0 * -inf is NaN
+        acc[i][v] = select(Vec<T>{} > z, below, z);
+      }
+  }
+  for (int i = 0; i < R; ++i)
+    for (int v = 0; v < V; ++v) {
+      T* c = g.c + i * g.c_row + v * lanes<T>;
+      if (last(v))
+        store_first(c, acc[i][v], tail);
+      else
+        store(c, acc[i][v]);
+    }
+}
+
+// One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row (a_step 1),
+// otherwise column by column (a_row 1), as in a packed strip.
+template <class T, int R, int V, bool by_rows>
+static void tile(const TileArgs<T>& g) {
+  Vec<T> acc[R][V] = {};
+  const T* a = g.a;
+  const T* b = g.b;
+  const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
+  for (Index p = g.depth; p > 0; --p) {
+    Vec<T> bv[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) bv[v] = load(b + v * lanes<T>);
+#pragma GCC unroll 14
+    for (int i = 0; i < R; ++i) {
+      const T ai = by_rows ? a[i * a_row] : a[i];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[i][v] += ai * bv[v];
+    }
+    a += by_rows ? 1 : a_step;
+    b += b_step;
+  }
+  if (g.cols == V * lanes<T>)
+    finish_tile<T, R, V, true>(g, acc);
+  else
+    finish_tile<T, R, V, false>(g, acc);
+}
+
+// -- packing --------------------------------------------------------------------------------------------------
+
+template <int... I>
+struct Indices {};
+template <int N, int... I>
+struct UpTo : UpTo<N - 1, N - 1, I...> {};
+template <int... I>
+struct UpTo<0, I...> {
+  using type = Indices<I...>;
+};
+
+// a0 b0 a1 b1 ... from the lower (half 0) or upper (half 1) halves of a and b.
+template <class T, int half, int... I>
+GM_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, Indices<I...>) {
+  constexpr int n = lanes<T>, first = half * n / 2;
+  return __builtin_shufflevector(a, b, (first + I / 2 + (I % 2) * n)...);
+}
+
+// Transposes lanes x lanes in log2(lanes) perfect shuffles.
+template <class T>
+GM_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {
+  constexpr int n = lanes<T>;
+  using Order = typename UpTo<n>::type;
+#pragma GCC unroll 4
+  for (int round = 1; round < n; round *= 2) {
+    Vec<T> next[n];
+#pragma GCC unroll 8
+    for (int i = 0; i < n / 2; ++i) {
+      next[2 * i] = interleave<T, 0>(row[i], row[i + n / 2], Order{});
+      next[2 * i + 1] = interleave<T, 1>(row[i], row[i + n / 2], Order{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) row[i] = next[i];
+  }
+}
+
+// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p], j < count <= width.
+// Stores are whole vectors in ascending order, each overwriting what the one before put beyond its row; past the last row
+// up to one vector of dst is overwritten (the workspace has that slack).
+template <class T>
+GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* src, Index stride, T* dst) {
+  constexpr Index n = lanes<T>;
+  for (Index p0 = 0; p0 < depth; p0 += n) {
+    const Index steps = depth - p0 < n ? depth - p0 : n;
+    for (Index j0 = 0; j0 < count; j0 += n) {
+      Vec<T> block[n];
+      const Index rows = count - j0 < n ? count - j0 : n;
+      for (Index j = 0; j < n; ++j) {
+        const T* row = src + (j0 + j) * stride + p0;
+        block[j] = j >= rows ? Vec<T>{} : steps == n ? load(row) : load_first(row, steps);
+      }
+      transpose<T>(block);
+      const bool whole = j0 + n <= width;
+      for (Index p = 0; p < steps; ++p) {
+        T* out = dst + (p0 + p) * width + j0;
+        if (whole)
+          store(out, block[p]);
+        else
+          store_first(out, block[p], width - j0);
+      }
+    }
+  }
+}
+
+template <class T>
+static void pack_a(Index height, Index depth, const T* a, Index row, Index step, T* dst) {
+  if (step == 1) {
+    pack_transposed<T>(depth, height, height, a, row, dst);
+    return;
+  }
+  for (Index p = 0; p < depth; ++p)
+    for (Index i = 0; i < height; ++i) dst[p * height + i] = a[i * row + p * step];
+}
+
+template <class T>
+static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst) {
+  constexpr Index n = lanes<T>;
+  if (step == 1) {
+    for (Index p = 0; p < depth; ++p)
+      for (Index j = 0; j < width; j += n) {
+        const T* src = b + p * row + j;
+        store(dst + p * width + j, j + n <= cols ? load(src) : j < cols ? load_first(src, cols - j) : Vec<T>{});
+      }
+    return;
+  }
+  if (row == 1) {
+    pack_transposed<T>(depth, cols, width, b, step, dst);
+    if (cols <= width - n)  // whole vectors of padding
+      for (Index p = 0; p < depth; ++p)
+        for (Index j = (cols + n - 1) / n * n; j < width; j += n) store(dst + p * width + j, Vec<T>{});
+    return;
+  }
+  for (Index p = 0; p < depth; ++p)
+    for (Index j = 0; j < width; ++j) dst[p * width + j] = j < cols ? b[p * row + j * step] : T(0);
+}
+
+// -- table ----------------------------------------------------------------------------------------------------
+
+template <class T, int R, int V>
+constexpr void fill_kernels(GemmKernels<T>& table) {
+  table.kernel[R - 1][V - 1] = tile<T, R, V, false>;
+  table.kernel_rows[R - 1][V - 1] = tile<T, R, V, true>;
+  if constexpr (V > 1)
+    fill_kernels<T, R, V - 1>(table);
+  else if constexpr (R > 1)
+    fill_kernels<T, R - 1, GEMMULE_TILE_VECTORS>(table);
+}
+
+template <class T>
+constexpr GemmKernels<T> gemm_kernels(Index depth_block, Index column_block) {
+  GemmKernels<T> table = {};
+  table.rows = GEMMULE_TILE_ROWS;
+  table.vectors = GEMMULE_TILE_VECTORS;
+  table.lanes = lanes<T>;
+  table.depth_block = depth_block;
+  table.column_block = column_block;
+  fill_kernels<T, GEMMULE_TILE_ROWS, GEMMULE_TILE_VECTORS>(table);
+  table.pack_a = pack_a<T>;
+  table.pack_b = pack_b<T>;
+  return table;
+}
+
+// -- the ceiling ----------------------------------------------------------------------------------------------
+
+// As many chains as the tile has accumulators: more than latency (4-5 cycles) times FMA units (2).
+template <class T>
+static double fma_chains(Index iterations) {
+  constexpr int chains = GEMMULE_TILE_ROWS * GEMMULE_TILE_VECTORS;
+  Vec<T> acc[chains];
+  for (int i = 0; i < chains; ++i) acc[i] = splat(T(1) + T(i));
+  const Vec<T> scale = splat(T(0.999)), shift = splat(T(0.001));
+  for (Index it = 0; it < iterations; ++it)
+#pragma GCC unroll 28
+    for (int i = 0; i < chains; ++i) acc[i] = acc[i] * scale + shift;
+  T keep = 0;
+  for (int i = 0; i < chains; ++i) keep += horizontal_sum<T>(acc[i]);
+  asm volatile("" : : "m"(keep));  // used, as far as the compiler knows
+  return 2.0 * chains * lanes<T> * double(iterations);
+}
+
+}  // namespace gemmule::cpu::GEMMULE_ISA

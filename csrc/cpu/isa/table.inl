@@ -1,0 +1,20 @@
+// Fills the kernel table of the ISA whose file includes this.
+#pragma once
+#include "cpu/isa/element.inl"
+#include "cpu/isa/gemm.inl"
+#include "cpu/kernels.h"
+
+namespace gemmule::cpu::GEMMULE_ISA {
+
+template <class T>
+constexpr Kernels<T> kernels() {
+  // GEMMULE_DEPTH_BLOCK counts floats: a strip of A, rows x depth, fills half of L1 in either type.
+  constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
+  constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
+  return {gemm_kernels<T>(depth, columns), element_kernels<T>(), fma_chains<T>};
+}
+
+extern const IsaTable table;
+const IsaTable table = {GEMMULE_ISA_NAME, kernels<float>(), kernels<double>()};
+
+}  // namespace gemmule::cpu::GEMMULE_ISA

@@ -1,0 +1,118 @@
+// The vector type that kernels are written over: GCC/Clang vector extensions of GEMMULE_VECTOR_BYTES, set by the
+// ISA file that includes this. Operators + - * / < & ^ >> and the ternary act per lane; a * b + c contracts to an FMA
+// where the ISA has one. Everything lives in namespace GEMMULE_ISA and leaves no shared symbol behind.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "core/inline.h"
+#include "core/kinds.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace gemmule::cpu::GEMMULE_ISA {
+
+template <class T>
+struct VecOf;
+
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
+  typedef float loose __attribute__((vector_size(GEMMULE_VECTOR_BYTES), aligned(4), may_alias));
+  typedef std::int32_t mask __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));  // comparison result, same-width integer
+  typedef std::uint32_t bits __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
+};
+
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
+  typedef double loose __attribute__((vector_size(GEMMULE_VECTOR_BYTES), aligned(8), may_alias));
+  typedef std::int64_t mask __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
+  typedef std::uint64_t bits __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+using Mask = typename VecOf<T>::mask;
+template <class T>
+using Bits = typename VecOf<T>::bits;
+
+template <class T>
+inline constexpr int lanes = GEMMULE_VECTOR_BYTES / int(sizeof(T));
+
+template <class T>
+GM_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecOf<T>::loose*>(p);
+}
+template <class T>
+GM_INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VecOf<T>::loose*>(p) = v;
+}
+template <class T>
+GM_INLINE Vec<T> splat(T x) {
+  return Vec<T>{} + x;
+}
+
+// Lanes 0 .. n - 1.
+template <class T>
+GM_INLINE Mask<T> first_lanes(Index n) {
+  Mask<T> lane;
+  for (int i = 0; i < lanes<T>; ++i) lane[i] = i;
+  return lane < Mask<T>{} + decltype(lane[0] + 0)(n);
+}
+
+// The first n lanes (0 < n < lanes) of memory, zeros beyond; nothing past p + n is touched. Masked moves are what
+// the language has no word for.
+template <class T>
+GM_INLINE Vec<T> load_first(const T* p, Index n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p));
+  else
+    return Vec<T>(_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
+  else
+    return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
+#else
+  Vec<T> v{};
+  for (int i = 0; i + 1 < lanes<T>; ++i)
+    if (i < n) v[i] = p[i];
+  return v;
+#endif
+}
+template <class T>
+GM_INLINE void store_first(T* p, Vec<T> v, Index n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v);
+  else
+    _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), v);
+  else
+    _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), v);
+#else
+  for (int i = 0; i + 1 < lanes<T>; ++i)
+    if (i < n) p[i] = v[i];
+#endif
+}
+
+// Per lane: mask ? a : b.
+template <class M, class V>
+GM_INLINE V select(M mask, V a, V b) {
+  return mask ? a : b;
+}
+
+template <class T>
+GM_INLINE T horizontal_sum(Vec<T> v) {
+  T sum = v[0];
+  for (int i = 1; i < lanes<T>; ++i) sum += v[i];
+  return sum;
+}
+
+}  // namespace gemmule::cpu::GEMMULE_ISA

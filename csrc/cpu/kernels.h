@@ -1,0 +1,111 @@
+// The kernel table: what one instruction set offers, as data. Each file in isa/ fills one table per
+// element type; everything above reads tiles, block sizes and function pointers from the active one.
+//
+// Plain data only: ISA files include this header, and a shared inline or template function compiled with
+// their flags could be kept by the linker for every CPU.
+#pragma once
+#include "core/kinds.h"
+#include "core/updates.h"
+
+namespace gemmule::cpu {
+
+// One register tile of C = epilogue(alpha op(A) op(B) + beta C).
+//
+// The micro-kernel accumulates acc[i][j] = sum over p < depth of A(i, p) B(p, j) in registers, p ascending, then
+// writes `cols` columns of each row of C:
+//   C(i, j) = act(alpha acc[i][j] + beta C(i, j) + bias[j])
+// beta = 0 never reads C, which may then hold NaN. Nothing right of `cols` is written.
+// `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes` long
+// and readable to its full length (packed panels are padded with zeros).
+// `act` is identity, relu or leaky_relu: those cost one instruction in registers. The others are applied by the
+// driver to the tile's rows while they are in L1.
+template <class T>
+struct TileArgs {
+  Index depth;
+  const T* a;
+  Index a_row, a_step;
+  const T* b;
+  Index b_step;
+  T* c;
+  Index c_row;
+  Index cols;
+  T alpha, beta;
+  const T* bias;  // nullptr, or `cols` long
+  Act act;
+  T slope;
+};
+
+template <class T>
+using TileKernel = void (*)(const TileArgs<T>&);
+
+inline constexpr int max_tile_rows = 14;
+inline constexpr int max_tile_vectors = 4;
+
+template <class T>
+struct GemmKernels {
+  int rows, vectors, lanes;  // the largest tile: rows x (vectors * lanes)
+  Index depth_block;         // KC: depth of a packed panel, at most 384
+  Index column_block;        // NC: columns of B packed at once
+  // kernel[h - 1][v - 1] computes h rows by v vectors, for h <= rows, v <= vectors; A has a_row == 1.
+  TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
+  // The same for an A that lies as the caller keeps it, a_step == 1.
+  TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
+  // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step].
+  void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
+  // dst[p * width + j] = B(p, j) for j < cols, 0 beyond; B(p, j) at b[p * row + j * step].
+  void (*pack_b)(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst);
+};
+
+// The position of a dropout layer's draws in the network's Philox stream.
+struct DropoutArgs {
+  std::uint64_t key = 0;    // the network's
+  std::uint64_t step = 0;   // training step
+  std::uint32_t layer = 0;  // which dropout layer
+  double rate = 0;          // probability of zero
+};
+
+// Contiguous arrays, `count` or rows * cols long; dst may be any of the inputs itself, never a shifted overlap.
+template <class T>
+struct ElementKernels {
+  void (*activation)(Act act, T slope, Index count, const T* z, T* h);
+  // dz = dh f'(z); `saved` is z or h as saves_input() says.
+  void (*activation_grad)(Act act, T slope, Index count, const T* dh, const T* saved, T* dz);
+  void (*add)(Index count, const T* a, const T* b, T* dst);
+  void (*exp)(Index count, const T* x, T* dst);
+  void (*erf)(Index count, const T* x, T* dst);
+  // Rows of length cols.
+  void (*softmax)(Index rows, Index cols, const T* z, T* h);
+  void (*softmax_grad)(Index rows, Index cols, const T* dh, const T* h, T* dz);
+  // dst = x mask / (1 - rate); row r is sample first_row + r. The same call on a gradient is the adjoint.
+  void (*dropout)(const DropoutArgs& args, Index first_row, Index rows, Index cols, const T* x, T* dst);
+  // dst[j] = sum over rows of x[i * x_row + j] (+ dst[j] if accumulate), for j < cols; an accumulator takes
+  // at most 384 terms.
+  void (*sum_rows)(Index rows, Index cols, const T* x, Index x_row, T* dst, bool accumulate);
+  // Loss of each sample (a mean over outputs for the elementwise losses). `target` is T (rows x cols), or for the
+  // cross entropies std::int64_t (rows) when labels is true.
+  void (*loss)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels, double* sample_loss);
+  // dpred = scale * d(sum of sample losses)/dpred.
+  void (*loss_grad)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels, T scale,
+                    T* dpred);
+  // One optimizer step over flat buffers; slots s0, s1 as the rule needs. Returns the largest magnitude written
+  // (weights and slots), infinity where that is not a number.
+  double (*update)(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad, T* s0, T* s1);
+  // max |x|, infinity where x holds NaN.
+  double (*max_abs)(Index count, const T* x);
+};
+
+template <class T>
+struct Kernels {
+  GemmKernels<T> gemm;
+  ElementKernels<T> element;
+  // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA ceiling.
+  double (*fma_chains)(Index iterations);
+};
+
+struct IsaTable {
+  const char* name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+}  // namespace gemmule::cpu

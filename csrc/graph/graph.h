@@ -1,0 +1,113 @@
+// What a network does: ops in single-assignment form. A node reads values and makes one; nodes stand in the order
+// they run. Shapes never count the batch: a batched value has `rows` of them at run time.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/kinds.h"
+#include "core/store.h"
+#include "core/tensor.h"
+
+namespace gemmule {
+
+enum class OpKind : std::uint8_t {
+  dense,
+  matmul,
+  sum_rows,
+  activation,
+  activation_grad,
+  softmax,
+  softmax_grad,
+  dropout,
+  reshape,
+  add,
+  python,
+  python_grad,
+  loss,
+  loss_grad,
+};
+inline constexpr int op_count = 14;
+
+using ValueId = int;
+inline constexpr ValueId no_value = -1;
+
+// What an op needs beside its inputs. Each op reads its own fields; graph/ops/ says which.
+struct Attrs {
+  Act act = Act::identity;
+  double slope = 1;
+  bool trans_a = false, trans_b = false;
+  double rate = 0;
+  std::uint32_t layer = 0;
+  Loss loss = Loss::mse;
+  int callback = -1;
+  std::vector<Index> dims;  // of a reshape's result
+  bool accumulate = false;  // add to what `out` holds
+};
+
+struct ValueInfo {
+  Shape dims;
+  bool batched = true;
+  DType type = DType::f32;
+};
+
+// Where a value lives.
+enum class Home : std::uint8_t {
+  arena,      // within a step
+  external,   // bound by the caller, or gathered into the arena by the training loop
+  parameter,  // in a Store
+  gradient,   // beside it
+};
+
+struct Value {
+  ValueInfo info;
+  std::string name;
+  Home home = Home::arena;
+  int parameter = -1;  // index into Graph::parameters for the homes parameter and gradient
+};
+
+struct Node {
+  OpKind op;
+  std::vector<ValueId> in;
+  ValueId out;
+  Attrs attrs;
+};
+
+struct ParameterRef {
+  std::shared_ptr<Store> store;
+  int segment;
+  bool trainable;
+  ValueId value;
+};
+
+// A whole batch through Python: rows and the arrays' addresses. Entered with no team alive; may throw.
+struct PythonOp {
+  std::function<void(Index rows, const void* x, void* y)> forward;
+  std::function<void(Index rows, const void* dy, const void* x, const void* y, void* dx)> backward;
+  Shape dims;  // of y
+};
+
+struct Graph {
+  explicit Graph(DType dtype) : type(dtype) {}
+
+  ValueId input(Shape dims, std::string name, DType dtype);
+  ValueId parameter(std::shared_ptr<Store> store, int segment, Shape dims, bool trainable, std::string name);
+  // Appends a node; its op's shape rule checks the inputs.
+  ValueId apply(OpKind op, std::vector<ValueId> in, Attrs attrs, std::string name);
+
+  const ValueInfo& info(ValueId id) const { return values[static_cast<std::size_t>(id)].info; }
+  Value& value(ValueId id) { return values[static_cast<std::size_t>(id)]; }
+  const Value& value(ValueId id) const { return values[static_cast<std::size_t>(id)]; }
+  int producer(ValueId id) const;  // node index, -1 for a leaf
+  int readers(ValueId id) const;   // how many nodes read it
+  Index count(ValueId id, Index rows) const;  // elements
+
+  DType type;
+  std::vector<Value> values;
+  std::vector<Node> nodes;
+  std::vector<ParameterRef> parameters;
+  std::vector<PythonOp> callbacks;
+};
+
+}  // namespace gemmule

@@ -1,0 +1,39 @@
+// The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it and the
+// weight of the batch, and divides where it needs the mean. loss_grad is the derivative of the batch's mean loss: the
+// backend scales it by 1 / rows.
+#include "graph/ops/ops.h"
+
+namespace gemmule::ops {
+namespace {
+
+ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
+  const ValueInfo &pred = g.info(in[0]), &target = g.info(in[1]);
+  if (target.type == DType::i64)
+    require(pred.dims.rank() == 1 && target.dims.rank() == 0, ErrorKind::shape, "cross_entropy: output ", pred.dims,
+            " and labels ", target.dims, " a sample: labels are one integer a sample");
+  else
+    require(pred.dims == target.dims, ErrorKind::shape, "loss: output ", pred.dims, " and target ", target.dims,
+            " a sample differ");
+  return {Shape{}, true, DType::f64};
+}
+
+ValueInfo infer_grad(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
+  infer(g, in, attrs);
+  return g.info(in[0]);
+}
+
+void adjoint(Adjoints& adjoints, const Node& node, ValueId) {
+  const ValueId pred = node.in[0];
+  adjoints.add(pred, adjoints.graph.apply(OpKind::loss_grad, node.in, node.attrs, adjoints.name(pred)));
+}
+
+double cost(const Graph& g, const Node& node, Index rows) {
+  return 25.0 * static_cast<double>(g.count(node.in[0], rows));
+}
+
+}  // namespace
+
+const OpRule loss{"loss", infer, adjoint, cost};
+const OpRule loss_grad{"loss_grad", infer_grad, nullptr, cost};
+
+}  // namespace gemmule::ops

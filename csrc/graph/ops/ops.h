@@ -1,0 +1,18 @@
+// The list of ops: every file in this folder defines one or a forward and backward pair.
+#pragma once
+#include "graph/op.h"
+
+namespace gemmule::ops {
+
+extern const OpRule dense, matmul, sum_rows;
+extern const OpRule activation, activation_grad;
+extern const OpRule softmax, softmax_grad;
+extern const OpRule dropout, reshape, add;
+extern const OpRule python, python_grad;
+extern const OpRule loss, loss_grad;
+
+// Shape rules that several ops share.
+ValueInfo same_as_first(const Graph& graph, const std::vector<ValueId>& in, const Attrs& attrs);
+double per_element(double flops, const Graph& graph, const Node& node, Index rows);
+
+}  // namespace gemmule::ops

@@ -1,0 +1,70 @@
+// A program as a table for people.
+#include <cstdio>
+
+#include "core/names.h"
+#include "graph/op.h"
+#include "plan/program.h"
+
+namespace gemmule {
+namespace {
+
+std::string dims_of(const Graph& graph, ValueId id) {
+  const ValueInfo& info = graph.info(id);
+  if (!info.batched) return info.dims.str();
+  std::string text = "(batch";
+  for (Index d : info.dims.dims()) text += ", " + std::to_string(d);
+  return text + (info.dims.rank() ? ")" : ",)");
+}
+
+// What the compiler joined into this node.
+std::string fused(const Node& node) {
+  std::string text;
+  if (node.op == OpKind::dense) {
+    if (node.in.size() > 2) text += "+ bias ";
+    if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
+  }
+  if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);
+  if (node.op == OpKind::loss || node.op == OpKind::loss_grad) text += name_of(node.attrs.loss);
+  if (node.attrs.accumulate) text += "+= ";
+  return text;
+}
+
+std::string kilobytes(Index bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f KB", static_cast<double>(bytes) / 1024);
+  return text;
+}
+
+}  // namespace
+
+std::string Program::describe(const std::string& title) const {
+  std::string text = title + ": " + std::to_string(nodes()) + " ops, batch " + std::to_string(capacity_) + ", " +
+                     name_of(graph_.type) + ", " + backend_.name + " (" + backend_.variant() + ", " +
+                     std::to_string(team_size(capacity_)) + " threads)\n";
+  char line[256];
+  std::snprintf(line, sizeof line, "%4s  %-16s %-22s %-20s %-18s %10s  %s\n", "#", "op", "fused", "makes", "shape",
+                "MFLOP", "memory");
+  text += line;
+  double total = 0;
+  Index separate = 0;
+  for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
+    const Node& node = graph_.nodes[i];
+    const Value& out = graph_.value(node.out);
+    const double flops = rule(node.op).cost(graph_, node, capacity_);
+    const Index offset = placement_.offset[static_cast<std::size_t>(node.out)];
+    const std::string home = out.home == Home::gradient ? "gradient"
+                             : offset < 0               ? "view"
+                                                        : "arena + " + std::to_string(offset);
+    std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, rule(node.op).name,
+                  fused(node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(), flops * 1e-6,
+                  home.c_str());
+    text += line;
+    total += flops;
+    if (out.home == Home::arena && offset >= 0)
+      separate += round_up(graph_.count(node.out, capacity_) * size_of(out.info.type), alignment);
+  }
+  std::snprintf(line, sizeof line, "%.3f MFLOP a run; ", total * 1e-6);
+  return text + line + "arena " + kilobytes(placement_.bytes) + " (" + kilobytes(separate) + " without sharing)\n";
+}
+
+}  // namespace gemmule

@@ -1,0 +1,189 @@
+#include "plan/program.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+#include "graph/op.h"
+
+namespace gemmule {
+namespace {
+
+std::atomic<bool>& verbose_flag() {
+  static std::atomic<bool> flag = [] {
+    const char* wish = std::getenv("GEMMULE_VERBOSE");
+    return wish && *wish && std::string(wish) != "0";
+  }();
+  return flag;
+}
+
+using Clock = std::chrono::steady_clock;
+
+bool is_python(OpKind op) { return op == OpKind::python || op == OpKind::python_grad; }
+
+// The operands of one call; no op reads more than three values.
+struct Call {
+  Call(const Program& program, const Execution& execution, const Node& node, Index rows) {
+    for (ValueId id : node.in) in[count++] = program.operand(execution, id, rows);
+    out = program.operand(execution, node.out, rows);
+  }
+  std::span<const Operand> inputs() const { return {in, count}; }
+
+  Operand in[3];
+  std::size_t count = 0;
+  Operand out;
+};
+
+std::string shape_of(const Operand& x) { return std::to_string(x.rows) + "x" + std::to_string(x.cols); }
+
+void report(const Program& program, const Node& node, const OpCall& call, double seconds) {
+  std::string shapes;
+  for (const Operand& x : call.in) shapes.append(shapes.empty() ? "" : " ").append(shape_of(x));
+  const double flops = rule(node.op).cost(program.graph(), node, call.out.rows);
+  std::fprintf(stderr, "gemmule: %-15s %-24s -> %-10s path=%s isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
+               rule(node.op).name, shapes.c_str(), shape_of(call.out).c_str(),
+               program.backend().path(node.op, program.graph().type, call), program.backend().variant(),
+               call.team.size(), seconds * 1e6, flops / seconds * 1e-9);
+}
+
+}  // namespace
+
+bool verbose() { return verbose_flag().load(std::memory_order_relaxed); }
+void set_verbose(bool on) { verbose_flag() = on; }
+
+Program::Program(const Backend& backend, Graph graph, Index capacity, std::vector<ValueId> keep, bool share)
+    : backend_(backend), graph_(std::move(graph)), capacity_(capacity) {
+  require(capacity >= 1, ErrorKind::value, "a program needs a capacity of at least one row, not ", capacity);
+  placement_ = place(graph_, capacity, keep, share);
+  for (const Node& node : graph_.nodes) {
+    calls_python_ |= is_python(node.op);
+    require(is_python(node.op) || backend_.kernel(node.op, graph_.type), ErrorKind::state, "the backend ",
+            backend_.name, " has no kernel for ", rule(node.op).name);
+    flops_per_row_ += rule(node.op).cost(graph_, node, 1);
+  }
+}
+
+int Program::end_of(ValueId value) const { return graph_.producer(value) + 1; }
+
+int Program::team_size(Index rows) const {
+  return flops_per_row_ * static_cast<double>(rows) < serial_below ? 1 : num_threads();
+}
+
+Operand Program::operand(const Execution& execution, ValueId value, Index rows) const {
+  const ValueInfo& info = graph_.info(value);
+  const Index count = info.dims.count();
+  const Index inner = info.dims.rank() ? info.dims.back() : 1;
+  Operand x{execution.address[static_cast<std::size_t>(value)], rows, count, inner, info.type};
+  if (!info.batched) {
+    x.rows = info.dims.rank() > 1 ? info.dims[0] : 1;
+    x.cols = x.rows > 0 ? count / x.rows : 0;
+  }
+  return x;
+}
+
+Index Program::workspace_bytes(const Execution& execution) const {
+  Index bytes = 0;
+  const Team alone = Team::serial();
+  const StepScalars scalars;
+  for (const Node& node : graph_.nodes) {
+    const Call call(*this, execution, node, capacity_);
+    bytes = std::max(bytes, backend_.workspace(node.op, graph_.type,
+                                               {alone, node.attrs, call.inputs(), call.out, nullptr, scalars}));
+  }
+  return round_up(bytes, alignment);
+}
+
+std::unique_ptr<Execution> Program::checkout(int members) const {
+  {
+    const std::lock_guard lock(pool_mutex_);
+    for (auto& free : pool_)
+      if (free->members >= members && free->variant == backend_.variant()) {
+        std::swap(free, pool_.back());
+        std::unique_ptr<Execution> execution = std::move(pool_.back());
+        pool_.pop_back();
+        return execution;
+      }
+  }
+  auto execution = std::make_unique<Execution>();
+  execution->arena = Arena(placement_.bytes);
+  execution->variant = backend_.variant();
+  execution->members = members;
+  execution->address.assign(graph_.values.size(), nullptr);
+  for (std::size_t i = 0; i < graph_.values.size(); ++i) {
+    const Value& value = graph_.values[i];
+    if (value.home == Home::arena && placement_.offset[i] >= 0)
+      execution->address[i] = execution->arena.data() + placement_.offset[i];
+    if (value.home == Home::parameter || value.home == Home::gradient) {
+      const ParameterRef& p = graph_.parameters[static_cast<std::size_t>(value.parameter)];
+      std::byte* flat = value.home == Home::parameter ? p.store->values() : p.store->grads();
+      execution->address[i] =
+          flat + p.store->offsets()[static_cast<std::size_t>(p.segment)] * size_of(p.store->type());
+    }
+  }
+  execution->workspace_bytes = workspace_bytes(*execution);
+  execution->workspace = Arena(checked_mul(execution->workspace_bytes, members));
+  return execution;
+}
+
+void Program::give_back(std::unique_ptr<Execution> execution) const {
+  const std::lock_guard lock(pool_mutex_);
+  std::erase_if(pool_, [&](const auto& free) { return free->variant != execution->variant; });
+  pool_.push_back(std::move(execution));
+}
+
+void Program::bind_views(Execution& execution) const {
+  for (const Node& node : graph_.nodes)
+    if (node.op == OpKind::reshape)
+      execution.address[static_cast<std::size_t>(node.out)] =
+          execution.address[static_cast<std::size_t>(node.in[0])];
+}
+
+void Program::run_python(Execution& execution, const Node& node, Index rows) const {
+  const PythonOp& op = graph_.callbacks[static_cast<std::size_t>(node.attrs.callback)];
+  const Call call(*this, execution, node, rows);
+  if (node.op == OpKind::python)
+    op.forward(rows, call.in[0].data, call.out.data);
+  else
+    op.backward(rows, call.in[0].data, call.in[1].data, call.in[2].data, call.out.data);
+}
+
+void Program::run(Execution& execution, int begin, int end, Index rows, const StepScalars& scalars,
+                  Poll* poll) const {
+  bind_views(execution);
+  for (int at = begin; at < end;) {
+    const Node& node = graph_.nodes[static_cast<std::size_t>(at)];
+    if (is_python(node.op)) {
+      run_python(execution, node, rows);
+      ++at;
+      continue;
+    }
+    int stop = at;
+    while (stop < end && !is_python(graph_.nodes[static_cast<std::size_t>(stop)].op)) ++stop;
+    run_team(execution.members,
+             [&](const Team& team) { run_member(team, execution, at, stop, rows, scalars, poll); });
+    if (poll && poll->stopped()) return;
+    at = stop;
+  }
+}
+
+void Program::run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
+                         const StepScalars& scalars, Poll* poll) const {
+  void* workspace = execution.workspace.data() + execution.workspace_bytes * team.rank();
+  for (int i = begin; i < end; ++i) {
+    const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
+    const Call call(*this, execution, node, rows);
+    const OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars};
+    const OpKernel kernel = backend_.kernel(node.op, graph_.type);
+    const auto start = verbose() ? Clock::now() : Clock::time_point();
+    kernel(op);
+    if (poll && team.leads()) poll->ask();
+    team.barrier();
+    if (start != Clock::time_point() && team.leads())
+      report(*this, node, op, std::chrono::duration<double>(Clock::now() - start).count());
+    if (poll && poll->stopped()) return;
+  }
+}
+
+}  // namespace gemmule

@@ -1,0 +1,214 @@
+#include "plan/train.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/shuffle.h"
+
+namespace gemmule {
+
+// One training step as a program: forward, loss, backward into the gradients. Batches are gathered into arena-like
+// buffers of the loop, which x and the target are bound to.
+struct Trainer::Compiled {
+  Compiled(const Graph& network, ValueId network_output, Loss kind, bool labels, bool needs_output, Index batch_size)
+      : joint(network, network_output, kind, labels),
+        program(cpu::backend, differentiated(joint, needs_output), batch_size, kept(joint, needs_output)) {
+    const Graph& graph = program.graph();
+    x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);
+    y_bytes = graph.info(joint.target).dims.count() * size_of(graph.info(joint.target).type);
+    find_python_gradients();
+  }
+
+  static std::vector<ValueId> kept(const LossGraph& g, bool needs_output) {
+    return needs_output ? std::vector{g.loss, g.output} : std::vector{g.loss};
+  }
+  static Graph differentiated(const LossGraph& g, bool needs_output) {
+    Graph graph = g.graph;
+    differentiate(graph, g.loss, no_value, g.input, false, false);
+    fuse(graph, kept(g, needs_output));
+    return graph;
+  }
+  // Native ops overwrite the gradients of a step; Python layers add to theirs, which must start from zero.
+  void find_python_gradients() {
+    const Graph& graph = program.graph();
+    for (std::size_t i = 0; i < graph.parameters.size(); ++i) {
+      const bool written = std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
+        const Value& out = graph.value(node.out);
+        return out.home == Home::gradient && out.parameter == static_cast<int>(i);
+      });
+      if (!written) unwritten.push_back(graph.parameters[i]);
+    }
+  }
+
+  LossGraph joint;
+  Program program;
+  Index x_bytes, y_bytes;  // of a sample
+  std::vector<ParameterRef> unwritten;
+};
+
+// The state of one run; the members of the team share it and meet at barriers.
+class Trainer::Loop {
+ public:
+  Loop(const Compiled& compiled, const Trainer& trainer, const FitCall& call, Stepper& stepper, Poll& poll,
+       FitResult& result)
+      : c_(compiled),
+        trainer_(trainer),
+        call_(call),
+        stepper_(stepper),
+        poll_(poll),
+        result_(result),
+        batch_(std::min(trainer.batch_size_, call.rows)),
+        lease_(c_.program, c_.program.team_size(batch_)),
+        x_(checked_mul(batch_, c_.x_bytes)),
+        y_(checked_mul(batch_, c_.y_bytes)),
+        order_(static_cast<std::size_t>(call.rows)),
+        scalars_(call.start) {
+    address(c_.joint.input) = x_.data();
+    address(c_.joint.target) = y_.data();
+    c_.program.bind_views(*lease_);
+    result_.epochs.reserve(static_cast<std::size_t>(call.epochs));
+  }
+
+  void run() {
+    if (c_.program.calls_python())
+      epochs(Team::serial());
+    else
+      run_team(lease_->members, [&](const Team& team) { epochs(team); });
+  }
+
+ private:
+  void*& address(ValueId id) { return lease_->address[static_cast<std::size_t>(id)]; }
+
+  void epochs(const Team& team) {
+    for (Index epoch = 0; epoch < call_.epochs; ++epoch) {
+      if (team.leads()) begin_epoch(epoch);
+      team.barrier();
+      for (Index at = 0; at < call_.rows; at += batch_)
+        if (!step(team, at, std::min(batch_, call_.rows - at))) return;
+      if (team.leads()) end_epoch();
+    }
+  }
+
+  void begin_epoch(Index epoch) {
+    sums_.assign(1 + trainer_.metrics_.size(), 0.0);
+    if (call_.order)
+      std::copy_n(call_.order + epoch * call_.rows, call_.rows, order_.begin());
+    else if (call_.shuffle)
+      shuffle(call_.rows, order_.data(), scalars_.key, scalars_.step);
+    else
+      for (Index i = 0; i < call_.rows; ++i) order_[static_cast<std::size_t>(i)] = i;
+  }
+
+  void end_epoch() {
+    for (double& sum : sums_) sum /= static_cast<double>(call_.rows);
+    result_.epochs.push_back(sums_);
+  }
+
+  // One training step, as every member. False: the run ends before this step.
+  bool step(const Team& team, Index at, Index rows) {
+    gather(team, at, rows);
+    team.barrier();
+    if (c_.program.calls_python()) {
+      clear_unwritten();
+      c_.program.run(*lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
+    } else {
+      c_.program.run_member(team, *lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
+    }
+    if (poll_.stopped()) {
+      if (team.leads()) result_.end = FitEnd::interrupted;
+      return false;
+    }
+    if (team.leads()) finite_ = add_up(rows);
+    team.barrier();
+    if (!finite_ || !stepper_.step(team)) {
+      if (team.leads()) diverge(at, finite_ ? stepper_.reason() : "loss");
+      return false;
+    }
+    if (team.leads()) {
+      ++scalars_.step;
+      ++result_.steps;
+    }
+    return true;
+  }
+
+  void gather(const Team& team, Index at, Index rows) {
+    const Span part = team.share(rows);
+    for (Index i = part.begin; i < part.end; ++i) {
+      const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
+      std::memcpy(x_.data() + i * c_.x_bytes, call_.x + row * c_.x_bytes, static_cast<std::size_t>(c_.x_bytes));
+      std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes, static_cast<std::size_t>(c_.y_bytes));
+    }
+  }
+
+  void clear_unwritten() {
+    for (const ParameterRef& p : c_.unwritten) {
+      const auto segment = static_cast<std::size_t>(p.segment);
+      const Index size = size_of(p.store->type());
+      std::memset(p.store->grads() + p.store->offsets()[segment] * size, 0,
+                  static_cast<std::size_t>(p.store->counts()[segment] * size));
+    }
+  }
+
+  // The batch's loss and metrics, in the order of its samples. False where the loss is not finite.
+  bool add_up(Index rows) {
+    const double* losses = c_.program.operand(*lease_, c_.joint.loss, rows).as<const double>();
+    double loss = 0;
+    for (Index i = 0; i < rows; ++i) loss += losses[i];
+    if (!std::isfinite(loss)) return false;
+    sums_[0] += loss;
+    for (std::size_t m = 0; m < trainer_.metrics_.size(); ++m)
+      sums_[m + 1] += sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
+                                 c_.program.operand(*lease_, c_.joint.target, rows));
+    return true;
+  }
+
+  void diverge(Index at, const char* reason) {
+    result_.end = FitEnd::diverged;
+    result_.batch = at / batch_ + 1;
+    result_.reason = reason;
+  }
+
+  const Compiled& c_;
+  const Trainer& trainer_;
+  const FitCall& call_;
+  Stepper& stepper_;
+  Poll& poll_;
+  FitResult& result_;
+  const Index batch_;
+  const Lease lease_;
+  const Arena x_, y_;
+  std::vector<std::int64_t> order_;
+  std::vector<double> sums_;
+  StepScalars scalars_;
+  bool finite_ = true;
+};
+
+Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size)
+    : graph_(std::move(graph)), output_(output), loss_(loss), metrics_(std::move(metrics)), batch_size_(batch_size) {
+  require(batch_size >= 1, ErrorKind::value, "fit: batch_size is ", batch_size, ", not at least 1");
+}
+
+Trainer::~Trainer() = default;
+
+const Trainer::Compiled& Trainer::compiled(bool labels) {
+  auto& entry = programs_[labels];
+  if (!entry) entry = std::make_unique<Compiled>(graph_, output_, loss_, labels, !metrics_.empty(), batch_size_);
+  return *entry;
+}
+
+void Trainer::run(const FitCall& call, Stepper& stepper, Poll& poll, FitResult& result) {
+  require(call.rows >= 1, ErrorKind::value, "fit: no samples");
+  if (call.order)
+    for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
+      require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ", call.order[i],
+              ", samples are numbered 0 to ", call.rows - 1);
+  Loop(compiled(call.labels), *this, call, stepper, poll, result).run();
+}
+
+std::string Trainer::describe() {
+  const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;
+  return compiled(labels).program.describe("training step");
+}
+
+}  // namespace gemmule

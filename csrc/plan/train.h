@@ -1,0 +1,55 @@
+// The epoch loop: shuffled gather, forward, loss, backward, update, with no Python between batches or epochs.
+#pragma once
+#include <map>
+
+#include "plan/forward.h"
+#include "plan/optimizer.h"
+
+namespace gemmule {
+
+// A data set and how often to walk it.
+struct FitCall {
+  const std::byte* x = nullptr;
+  const std::byte* y = nullptr;
+  bool labels = false;
+  Index rows = 0;
+  Index epochs = 1;
+  const std::int64_t* order = nullptr;  // (epochs, rows), or nullptr
+  bool shuffle = true;
+  StepScalars start;  // step: training steps the network has done before
+};
+
+enum class FitEnd { done, diverged, interrupted };
+
+struct FitResult {
+  FitEnd end = FitEnd::done;
+  Index steps = 0;                          // complete
+  std::vector<std::vector<double>> epochs;  // (loss, metrics...) of each complete epoch, means over its samples
+  Index batch = 0;                          // of the epoch in which it diverged, from 1
+  std::string reason;                       // what was not finite
+};
+
+class Trainer {
+ public:
+  Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size);
+  ~Trainer();
+  // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
+  void run(const FitCall& call, Stepper& stepper, Poll& poll, FitResult& result);
+  std::string describe();
+  const Graph& graph() const { return graph_; }
+  ValueId output() const { return output_; }
+
+ private:
+  struct Compiled;
+  class Loop;
+  const Compiled& compiled(bool labels);
+
+  Graph graph_;
+  ValueId output_;
+  Loss loss_;
+  std::vector<Metric> metrics_;
+  Index batch_size_;
+  std::map<bool, std::unique_ptr<Compiled>> programs_;
+};
+
+}  // namespace gemmule

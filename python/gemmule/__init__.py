@@ -1,0 +1,78 @@
+"""gemmule: neural networks on compiled linear algebra, with NumPy arrays in and out.
+
+import gemmule as gm
+
+X, y = gm.datasets.digits()
+net = gm.Network([gm.Dense(64, 128, "relu"), gm.Dense(128, 10)], rng=0)
+net.fit(X, y, loss="cross_entropy", optimizer=gm.Adam(1e-3), epochs=20, validation_split=0.2)
+net.predict(X[:5])
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import _core, losses, ops, optim
+from .callbacks import Callback
+from .config import num_threads, set_num_threads, set_verbose, show_config
+from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
+from .history import History
+from .layers import Activation, Dense, Dropout, Flatten, Layer
+from .network import Network
+from .optim import SGD, Adam, AdamW
+from .parameters import Parameter
+
+if TYPE_CHECKING:
+    from . import cli, datasets, io, plot
+    from .io import load
+
+__version__ = _core.build_info()["version"]
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "DTypeError",
+    "Dense",
+    "DeviceError",
+    "DivergenceError",
+    "Dropout",
+    "FileError",
+    "Flatten",
+    "History",
+    "Layer",
+    "Network",
+    "Parameter",
+    "ShapeError",
+    "__version__",
+    "cli",
+    "datasets",
+    "io",
+    "load",
+    "losses",
+    "num_threads",
+    "ops",
+    "optim",
+    "plot",
+    "set_num_threads",
+    "set_verbose",
+    "show_config",
+]
+
+# Imported when first asked for: `import gemmule` stays short.
+_LAZY = frozenset({"cli", "datasets", "io", "plot"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    if name == "load":
+        from .io import load
+
+        return load
+    raise AttributeError(f"module 'gemmule' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,210 @@
+"""The compiled part: kernels, graph, plan. Users meet it through the modules beside it.
+
+Every array passed in is checked here again (type, shape, contiguity): no input ends the process. Errors are the
+classes of `gemmule.errors`. Unless said otherwise arrays are C-contiguous and of the graph's dtype.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# -- machine --------------------------------------------------------------------------------------------------
+
+def known_isas() -> list[str]:
+    """Every ISA compiled in, best first."""
+
+def supported_isas() -> list[str]:
+    """Those this CPU runs, best first."""
+
+def active_isa() -> str: ...
+def force_isa(name: str) -> None:
+    """Use this ISA from now on. ValueError for an unknown name, DeviceError where the CPU lacks it."""
+
+def num_threads() -> int: ...
+def set_num_threads(count: int | None) -> None:
+    """`None` goes back to the default: min(physical cores in the affinity mask, cgroup quota), OMP_NUM_THREADS first."""
+
+def build_info() -> dict[str, str]:
+    """version, compiler, openmp, build_type."""
+
+def fma_ceiling(dtype: str, threads: int, seconds: float) -> float:
+    """FLOP/s of independent FMA chains in registers on the active ISA."""
+
+def set_verbose(on: bool) -> None: ...
+def fail_allocation_after(count: int) -> None:
+    """Test hook: the count-th next allocation of an arena fails (0: the very next; negative: none does)."""
+
+# -- parameters -----------------------------------------------------------------------------------------------
+
+@final
+class Store:
+    """One flat, 64-byte aligned buffer each for values and gradients; segment i has counts[i] elements."""
+
+    def __init__(self, dtype: str, counts: Sequence[int]) -> None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def size(self) -> int:
+        """Length of the flat buffers, padding between segments included (it stays zero)."""
+    @property
+    def offsets(self) -> list[int]: ...
+    @property
+    def values(self) -> Array:
+        """Flat writable view (size,)."""
+    @property
+    def grads(self) -> Array: ...
+
+# A stretch of parameters an optimizer walks: store, slots (n_slots, store.size), begin, end.
+Range = tuple[Store, Array, int, int]
+
+# -- graph ----------------------------------------------------------------------------------------------------
+
+@final
+class Graph:
+    """A function in single-assignment form. Values are numbered; `dims` never count the batch.
+
+    Every `name` labels the value made, as in `trace` and `plan`."""
+
+    def __init__(self, dtype: str) -> None: ...
+    def input(self, dims: Sequence[int], name: str = "x") -> int: ...
+    def parameter(self, store: Store, segment: int, shape: Sequence[int], trainable: bool, name: str) -> int:
+        """The same (store, segment) twice is the same value."""
+    def dense(self, x: int, weight: int, bias: int | None, name: str) -> int:
+        """x (n_in,), weight (n_out, n_in), bias (n_out,): z = x W^T + b."""
+    def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
+    def softmax(self, x: int, name: str) -> int:
+        """Over the last axis."""
+    def dropout(self, x: int, rate: float, layer: int, name: str) -> int:
+        """`layer` numbers the draws; only training programs contain this op."""
+    def reshape(self, x: int, dims: Sequence[int], name: str) -> int: ...
+    def add(self, a: int, b: int, name: str) -> int: ...
+    def python(
+        self,
+        x: int,
+        dims: Sequence[int],
+        forward: Callable[[Array], Array],
+        backward: Callable[[Array, Array, Array], Array],
+        name: str,
+    ) -> int:
+        """An op that calls Python: forward(x) -> y, backward(dy, x, y) -> dx, whole batches (rows, *dims).
+
+        The arrays passed in are views valid during the call. The result may be any real array of the right shape."""
+    def dims(self, value: int) -> tuple[int, ...]: ...
+
+# -- programs: compiled graphs ----------------------------------------------------------------------------------
+
+@final
+class Predictor:
+    """Forward only. Safe to call from several threads at once."""
+
+    def __init__(self, graph: Graph, output: int, capacity: int) -> None: ...
+    def run(self, x: Array, out: Array) -> None:
+        """x (N, *dims_in), out (N, *dims_out); any N, in chunks of `capacity` rows."""
+    def describe(self) -> str: ...
+
+def trace(graph: Graph, values: Sequence[int], x: Array) -> list[Array]:
+    """Run `graph` unfused on x and return copies of `values`, each (N, *dims)."""
+
+@final
+class Tape:
+    """Forward and backward by hand. Holds the values of the last forward."""
+
+    def __init__(self, graph: Graph, output: int, capacity: int) -> None: ...
+    @property
+    def capacity(self) -> int: ...
+    def forward(self, x: Array, out: Array, key: int, step: int) -> None:
+        """At most `capacity` rows. `key`, `step`: position in the Philox stream, for dropout."""
+    def backward(self, dout: Array, dx: Array) -> None:
+        """Adds to the stores' gradients; writes dx."""
+    def describe(self) -> str: ...
+
+@final
+class Evaluator:
+    """Mean loss and metrics over a data set. metrics: "accuracy", "mse", "mae"."""
+
+    def __init__(self, graph: Graph, output: int, loss: str, metrics: Sequence[str], capacity: int) -> None: ...
+    def run(self, x: Array, y: Array) -> tuple[float, ...]:
+        """(loss, *metrics). y: int64 (N,) labels for the cross entropies and accuracy, else (N, *dims_out)."""
+
+@final
+class Trainer:
+    """The epoch loop: shuffled gather, forward, loss, backward, update."""
+
+    def __init__(
+        self, graph: Graph, output: int, loss: str, metrics: Sequence[str], batch_size: int
+    ) -> None: ...
+    def run(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        epochs: int,
+        order: NDArray[np.int64] | None,
+        shuffle: bool,
+        key: int,
+        step: int,
+        rule: str,
+        hyper: dict[str, float],
+        updates: int,
+        ranges: Sequence[Range],
+    ) -> list[tuple[float, ...]]:
+        """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
+
+        order: (epochs, N) indices of samples, or None: by Philox where `shuffle`, else as they lie.
+        key: the network's Philox key. step: its count of training steps so far, which positions dropout and shuffling.
+        rule: "sgd" | "adam" | "adamw"; hyper: lr, momentum, nesterov, weight_decay, beta1, beta2, eps (those it has).
+        updates: steps this optimizer has done, Adam's t - 1.
+        Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch, counting from 1)
+        and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the last complete step, and
+        `steps_done` and `epochs_done` say how far this call came; `partial` holds (loss, *metrics) of finished epochs."""
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def epochs_done(self) -> int: ...
+    @property
+    def partial(self) -> list[tuple[float, ...]]: ...
+    def describe(self) -> str: ...
+
+def update(rule: str, hyper: dict[str, float], updates: int, ranges: Sequence[Range]) -> None:
+    """One optimizer step from the stores' gradients. DivergenceError, and nothing changed, where it is not finite."""
+
+# -- kernels on arrays ------------------------------------------------------------------------------------------
+
+def gemm(
+    a: Array,
+    b: Array,
+    out: Array | None = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    trans_a: bool = False,
+    trans_b: bool = False,
+    bias: Array | None = None,
+    activation: str = "identity",
+    slope: float = 1.0,
+) -> Array:
+    """out = act(alpha op(a) op(b) + beta out + bias). Any strides. Two-dimensional a and b, both float32 or float64."""
+
+# The following write `out`, of the same dtype and shape as the first array unless said; arrays are C-contiguous.
+def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...
+def activation_grad(kind: str, slope: float, dh: Array, saved: Array, out: Array) -> None:
+    """`saved` is z where activation_saves_input(kind), else h."""
+
+def activation_saves_input(kind: str) -> bool: ...
+def softmax(z: Array, out: Array) -> None: ...
+def softmax_grad(dh: Array, h: Array, out: Array) -> None: ...
+def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) -> None: ...
+def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
+    """x (rows, cols) -> out (cols,)."""
+
+def loss(kind: str, pred: Array, target: Array) -> float:
+    """Mean over samples. target: as pred, or int64 (rows,) labels for the cross entropies."""
+
+def loss_grad(kind: str, pred: Array, target: Array, out: Array) -> None: ...
+def exp(x: Array, out: Array) -> None:
+    """The exponential the kernels use; for tests of its accuracy."""
+
+def erf(x: Array, out: Array) -> None: ...

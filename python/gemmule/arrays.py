@@ -1,0 +1,66 @@
+"""From whatever a user hands over to checked, C-contiguous arrays of the network's type."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import DTypeError, ShapeError
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+def unknown_name(what: str, name: object, known: tuple[str, ...]) -> ValueError:
+    """The error for a name that is not on the list; it shows the list."""
+    return ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+
+
+def float_dtype(dtype: Any) -> str:
+    """ "float32" or "float64", from any spelling NumPy takes."""
+    try:
+        name = str(np.dtype(dtype).name)
+    except TypeError:
+        name = ""
+    if name not in ("float32", "float64"):
+        raise DTypeError(f"dtype {dtype!r}: gemmule computes in 'float32' or 'float64'")
+    return name
+
+
+def any_array(value: Any, what: str) -> Array:
+    """`value` as a base-class ndarray of real numbers, uncopied where it is one.
+
+    Takes anything NumPy takes, and what has `__array__` or `__dlpack__`. DTypeError for object, complex,
+    string and the like, ShapeError for ragged lists."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        value = np.from_dlpack(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{what}: not a rectangular array ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"{what} has dtype {array.dtype}; gemmule takes real numbers")
+    return array
+
+
+def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
+    """`value` as a C-contiguous, aligned array of `dtype`: itself where it already is, else a copy.
+
+    DTypeError as `any_array`; ValueError where a finite value is beyond the range of float32."""
+    array = any_array(value, what)
+    wanted = np.dtype(dtype)
+    if array.dtype == wanted:
+        return np.require(array, requirements=("C", "A"))
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
+    if wanted.itemsize < array.dtype.itemsize and array.dtype.kind == "f":
+        lost = np.isinf(converted) & np.isfinite(array)
+        if lost.any():
+            at = tuple(int(i) for i in np.argwhere(lost)[0])
+            raise ValueError(f"{what}: {array[at]:g} at {at} overflows {dtype}; use dtype='float64'")
+    return converted
+
+
+def overlaps(out: Array, *inputs: Array | None) -> bool:
+    """Whether writing `out` might change an input before it is read."""
+    return any(array is not None and np.may_share_memory(out, array) for array in inputs)

@@ -1,0 +1,198 @@
+"""Turning a list of layers into a network with memory."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import initializers
+from .arrays import Array, Shape, real_array
+from .errors import DTypeError, ShapeError
+from .layers.base import Layer, Revision, positive_int
+from .parameters import Block, Parameter, Segment
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+class PhiloxKey(int):
+    """A key as it is, where `rng` is otherwise a seed."""
+
+
+# Streams of the network's generator, the second word of NumPy's Philox key.
+INIT_STREAM, SPLIT_STREAM = 0, 1
+
+
+def checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The layers as a tuple; TypeError for anything else among them, ValueError for none."""
+    result = tuple(layers)
+    for index, layer in enumerate(result):
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                f"Network: layer {index} is {layer!r}; expected a Layer (did you mean Activation?)"
+            )
+    if not result:
+        raise ValueError("Network: it needs at least one layer")
+    return result
+
+
+def layer_keys(layers: tuple[Layer, ...]) -> tuple[str, ...]:
+    """What each layer is called in "0.weight": its name, else its index."""
+    keys: dict[str, Layer] = {}
+    for index, layer in enumerate(layers):
+        name = layer.name
+        if name is not None and (not isinstance(name, str) or not name or "." in name):
+            raise ValueError(f"Network: layer name {name!r} must be a string without dots")
+        key = str(index) if name is None or keys.get(name) is layer else name
+        if key in keys:
+            raise ValueError(f"Network: two layers are called {key!r}")
+        keys[key] = layer
+    return tuple(keys)
+
+
+def checked_shape(shape: Sequence[int] | int) -> Shape:
+    """A shape of positive integers; a single one means (n,)."""
+    sizes = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    result = tuple(positive_int(size, "input_shape") for size in sizes)
+    if not result:
+        raise ShapeError("input_shape is empty; a sample has at least one dimension")
+    return result
+
+
+def philox_key(rng: Any) -> int:
+    """The 64-bit key that a network's randomness comes from."""
+    if isinstance(rng, PhiloxKey):
+        return int(rng)
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**64, dtype=np.uint64))
+    if rng is not None and (isinstance(rng, bool) or not isinstance(rng, int | np.integer)):
+        raise TypeError(f"rng must be an integer, a numpy.random.Generator or None, not {rng!r}")
+    if rng is not None and rng < 0:
+        raise ValueError(f"rng is {rng}; a seed is not negative")
+    return int(np.random.SeedSequence(rng).generate_state(1, np.uint64)[0])
+
+
+def generator(network: "Network", stream: int) -> "np.random.Generator":
+    """One of the network's NumPy streams, from its start."""
+    return np.random.Generator(np.random.Philox(key=np.array([network._key, stream], np.uint64)))
+
+
+def known_input_shape(layer: Layer) -> Shape | None:
+    """The input shape as far as the layers tell it by themselves."""
+    if layer.input_shape is not None:
+        return layer.input_shape
+    for inner in getattr(layer, "layers", ()):
+        shape = known_input_shape(inner)
+        if shape is not None or not inner.keeps_shape:
+            return shape
+    return None
+
+
+def require_built(network: "Network") -> Shape:
+    """The input shape; RuntimeError where the network has no memory yet."""
+    if network._stage != "built" or network.input_shape is None:
+        raise RuntimeError("the network is not built yet: give input_shape=, the first layer's n_in, or data")
+    return network.input_shape
+
+
+def build(network: "Network", input_shape: Shape) -> None:
+    """Give every layer that has none its memory and initial values."""
+    with Declared(network, input_shape) as fresh:
+        allocate(network, fresh, initial=True)
+
+
+class Declared:
+    """Declares all parameters of a network; inside the `with`, the layers that are new. Undone by an
+    exception."""
+
+    def __init__(self, network: "Network", input_shape: Shape) -> None:
+        self._network, self._input_shape = network, input_shape
+        self._fresh: list[Layer] = []
+
+    def __enter__(self) -> list[Layer]:
+        try:
+            self._network._declare(self._input_shape, self._fresh)
+        except BaseException:
+            self._undo()
+            raise
+        return self._fresh
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self._undo()
+
+    def _undo(self) -> None:
+        for layer in self._fresh:
+            layer._segments.clear()
+            layer._stage = "described"
+
+
+def allocate(network: "Network", fresh: list[Layer], *, initial: bool) -> None:
+    """Place the segments of `fresh` layers in one block, with initial values or zeros."""
+    segments: dict[int, tuple[str, Segment]] = {}
+    for name, segment, _ in network._walk("", True, set()):
+        if segment.block is None:
+            segments[id(segment)] = name, segment
+        elif segment.block.dtype != network.dtype:
+            raise DTypeError(f"Network: {name} is {segment.block.dtype}, the network {network.dtype}")
+    if segments:
+        values = _initial_values(network, list(segments.values())) if initial else []
+        block = Block(network.dtype, [segment.size for _, segment in segments.values()])
+        for index, (_, segment) in enumerate(segments.values()):
+            segment.block, segment.index = block, index
+            if initial:
+                segment.view()[...] = values[index]
+    for layer in fresh:
+        layer._stage = "built"
+    Revision.count += 1
+
+
+def _initial_values(network: "Network", segments: list[tuple[str, Segment]]) -> list[Array]:
+    rng = generator(network, INIT_STREAM)
+    drawn = [initializers.draw(segment.init, segment.shape, rng, name) for name, segment in segments]
+    return [real_array(value, network.dtype, name) for value, (name, _) in zip(drawn, segments, strict=True)]
+
+
+def shape_conflict(network: "Network", input_shape: Shape) -> ShapeError:
+    """The error for a built network that gets another input shape."""
+    return ShapeError(
+        f"network: x has shape {shown(input_shape)}, it takes {shown(network.input_shape or ())}"
+    )
+
+
+def shown(shape: Shape) -> str:
+    """A batch's shape, for messages."""
+    return f"(N, {', '.join(map(str, shape))})"
+
+
+def sliced(network: "Network", index: slice) -> "Network":
+    """A network of some of the layers, sharing parameters, random key and, where consecutive, the input
+    shape."""
+    from .network import Network
+
+    layers = network.layers[index]
+    shape: Shape | None = None
+    if network._stage == "built" and layers and index.step in (None, 1):
+        shape = network.built_input_shape
+        for layer in network.layers[: index.indices(len(network))[0]]:
+            shape = layer.output_shape(shape)
+    return Network(layers, input_shape=shape, dtype=network.dtype, rng=PhiloxKey(network._key))
+
+
+def load_state(parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], strict: bool) -> None:
+    """Check everything, then copy."""
+    missing = [name for name in parameters if name not in state]
+    unexpected = [name for name in state if name not in parameters]
+    if strict and (missing or unexpected):
+        raise ValueError(f"load_state_dict: missing {missing or 'none'}, unexpected {unexpected or 'none'}")
+    arrays: dict[str, Array] = {}
+    for name, parameter in parameters.items():
+        if name in state:
+            arrays[name] = real_array(state[name], parameter.dtype.name, name)
+            if arrays[name].shape != parameter.shape:
+                raise ShapeError(
+                    f"load_state_dict: {name} has shape {parameter.shape}, got {arrays[name].shape}"
+                )
+    for name, array in arrays.items():
+        parameters[name][...] = array

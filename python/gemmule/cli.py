@@ -1,0 +1,238 @@
+"""The command line: `gemmule train | evaluate | predict | info | show-config`.
+
+Exit status: 0; 1 where data, a model or the machine is at fault; 2 for a wrong command line; 130 after
+Ctrl-C. Errors are one line on standard error.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__, _commands, activations
+from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
+
+_FAULTS = (FileError, ShapeError, DTypeError, DeviceError, DivergenceError, OSError, MemoryError, ImportError)
+
+_DATA = """\
+DATA is one of
+  digits        1,797 handwritten digits of 8 x 8 pixels, on board
+  mnist         the four MNIST files, in the folder that --data-dir names
+  FOLDER        any folder of IDX files named like MNIST's, plain or .gz
+  FILE.npz      np.savez(FILE, X=X, y=y): X (N, ...), y labels, names or numbers"""
+
+_TOP = """\
+Train, score and use neural networks on NumPy data, compiled.
+
+first steps:
+  gemmule train digits --out digits.safetensors
+  gemmule evaluate digits.safetensors digits
+  gemmule predict digits.safetensors digits --limit 5"""
+
+_TRAIN = f"""\
+Train a network of dense layers and score it on rows that it never saw.
+
+{_DATA}
+
+Held out are the files' own test rows (mnist, IDX folders), else a fifth, seeded and stratified by class.
+Labels (integers, names) are classified by cross-entropy; other targets are fitted by mean squared error.
+8-bit pixels are scaled to 0..1, other columns and targets to mean 0 and deviation 1 over the training rows.
+Ctrl-C ends training early and keeps the last complete step: --out and --plot are still written."""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  gemmule train digits
+  gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
+  gemmule train mnist --data-dir DIR --out mnist.safetensors
+  gemmule train table.npz --loss mse --optimizer sgd --lr 0.01"""
+
+_EVALUATE = f"""\
+Score a model. On the data it was trained from, only the rows held out then count, unless --all is given.
+
+{_DATA}"""
+
+_PREDICT = f"""\
+Predict every row of DATA (of an IDX folder the test rows) and print or write one line per row.
+
+{_DATA}
+  FILE.npy      np.save(FILE, X): X alone"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line; help that keeps its line breaks."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"gemmule: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.command(args)
+        sys.stdout.flush()
+        return status
+    except _commands.UsageError as error:
+        print(f"gemmule: error: {error}", file=sys.stderr)
+        return 2
+    except _FAULTS as error:
+        if isinstance(error, BrokenPipeError):  # `gemmule predict ... | head`: no one is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"gemmule: error: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("gemmule: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gemmule", description=_TOP)
+    parser.add_argument("--version", action="version", version=f"gemmule {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(
+        name: str, command: Any, summary: str, description: str | None = None, epilog: str | None = None
+    ) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(name, help=summary, description=description or summary, epilog=epilog)
+        sub.set_defaults(command=command)
+        return sub
+
+    train = add("train", _commands.train, "train a network", description=_TRAIN, epilog=_TRAIN_EXAMPLES)
+    _add_data(train)
+    network = train.add_argument_group("network")
+    network.add_argument("--arch", choices=["mlp"], default="mlp", help="dense layers (default: mlp)")
+    network.add_argument(
+        "--hidden", type=_widths, default="256,128", metavar="N,N",
+        help="widths of the hidden layers, or 'none' for a linear model (default: 256,128)",
+    )  # fmt: skip
+    network.add_argument(
+        "--activation", choices=activations.ELEMENTWISE, default="relu", metavar="NAME",
+        help=f"of the hidden layers (default: relu): {', '.join(activations.ELEMENTWISE)}",
+    )  # fmt: skip
+    network.add_argument(
+        "--dropout", type=_rate, default=0.0, metavar="P",
+        help="share of hidden units left out in training, 0 <= P < 1 (default: 0)",
+    )  # fmt: skip
+
+    training = train.add_argument_group("training")
+    training.add_argument(
+        "--loss", choices=_commands.LOSSES, help="default: cross_entropy for labels, mse for numbers"
+    )
+    training.add_argument(
+        "--optimizer", choices=sorted(_commands.LEARNING_RATES), default="adam",
+        help="default: adam; sgd has momentum 0.9",
+    )  # fmt: skip
+    rates = ", ".join(f"{rate:g} for {name}" for name, rate in sorted(_commands.LEARNING_RATES.items()))
+    training.add_argument("--lr", type=_positive, metavar="RATE", help=f"learning rate (default: {rates})")
+    training.add_argument(
+        "--epochs", type=_count, metavar="N", help="default: 30; 5 from 10,000 training rows on"
+    )
+    training.add_argument(
+        "--batch-size", type=_count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
+    )
+    training.add_argument(
+        "--validation", type=_share, metavar="SHARE",
+        help="share of the rows to hold out (default: 0.2); not for data with test files of its own",
+    )  # fmt: skip
+    training.add_argument(
+        "--seed", type=_natural, default=0, metavar="N",
+        help="of weights, split, order and dropout; the same seed gives the same network (default: 0)",
+    )  # fmt: skip
+    _add_threads(training)
+
+    output = train.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="FILE", help="write the model, as .safetensors")
+    output.add_argument(
+        "--plot", type=Path, metavar="FILE",
+        help="write a picture of loss and accuracy (.png, .svg, .pdf; needs matplotlib)",
+    )  # fmt: skip
+    output.add_argument("--quiet", action="store_true", help="print the result alone")
+
+    evaluate = add(
+        "evaluate", _commands.evaluate, "score a model on held-out rows", description=_EVALUATE,
+        epilog="example:\n  gemmule evaluate digits.safetensors digits",
+    )  # fmt: skip
+    _add_model(evaluate)
+    _add_data(evaluate)
+    evaluate.add_argument("--all", action="store_true", help="score every row, those trained on too")
+    _add_threads(evaluate)
+
+    predict = add(
+        "predict", _commands.predict, "predict labels or numbers", description=_PREDICT,
+        epilog="examples:\n  gemmule predict digits.safetensors digits --limit 5 --proba\n"
+        "  gemmule predict digits.safetensors new.npy --out labels.csv",
+    )  # fmt: skip
+    _add_model(predict)
+    _add_data(predict)
+    predict.add_argument("--limit", type=_count, metavar="N", help="the first N rows (default: all)")
+    predict.add_argument("--proba", action="store_true", help="the probability of every class as well")
+    predict.add_argument(
+        "--out", type=_table_path, metavar="FILE", help="write .csv or .npy (default: print as CSV)"
+    )
+    _add_threads(predict)
+
+    info = add(
+        "info", _commands.info, "describe a model file: layers, loss, preprocessing, size",
+        epilog="example:\n  gemmule info digits.safetensors",
+    )  # fmt: skip
+    _add_model(info)
+
+    add("show-config", _commands.show_config, "instruction set, threads and build in use")
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .safetensors file of `gemmule train --out` or `net.save`"
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="digits, mnist, a folder or a file (see above)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the mnist files are")
+
+
+def _add_threads(parser: Any) -> None:
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="default: physical cores, or OMP_NUM_THREADS"
+    )
+
+
+# -- types of arguments; argparse shows the message of ArgumentTypeError -------------------------------------
+
+
+def _number(kind: type[int] | type[float], wanted: str, good: Callable[[Any], bool]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not good(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {wanted}")
+        return value
+
+    return parse
+
+
+_count = _number(int, "an integer of at least 1", lambda n: 1 <= n < 2**31)
+_natural = _number(int, "an integer from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
+_positive = _number(float, "a number above 0", lambda x: 0 < x < float("inf"))
+_share = _number(float, "a number between 0 and 1", lambda x: 0 < x < 1)
+_rate = _number(float, "a number, 0 <= P < 1", lambda x: 0 <= x < 1)
+
+
+def _widths(text: str) -> list[int]:
+    return [] if text == "none" else [_count(part) for part in text.split(",")]
+
+
+def _table_path(text: str) -> Path:
+    if not text.endswith((".csv", ".npy")):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name ending in .csv or .npy")
+    return Path(text)

@@ -1,0 +1,114 @@
+"""Running a network: predict, forward and backward by hand, trace."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _core, building, ops
+from .arrays import Array, Shape, real_array
+from .errors import ShapeError
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+class LastForward(NamedTuple):
+    """What a backward by hand belongs to."""
+
+    tape: _core.Tape
+    input_shape: Shape  # with the batch
+    output_shape: Shape  # as returned, without the batch for one sample
+
+
+def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, bool]:
+    """(batch, whether X was one sample); builds the network where this is its first data.
+
+    ShapeError where X does not fit or is empty."""
+    x = real_array(X, network.dtype, what)
+    shape = network.input_shape
+    if shape is None or network._stage != "built":
+        if x.ndim == 0:
+            raise ShapeError(f"{what} is a single number; expected a batch (N, ...)")
+        shape = shape or (x.shape[1:] if x.ndim > 1 else x.shape)
+        if 0 in x.shape:
+            raise ShapeError(f"{what} of shape {x.shape} is empty")
+        if x.shape[1:] == shape or x.shape == shape:
+            building.build(network, shape)
+    if x.shape[1:] == shape:
+        if len(x) == 0:
+            raise ShapeError(f"{what} of shape {x.shape} holds no samples")
+        return x, False
+    if x.shape == shape:
+        return x.reshape(1, *shape), True
+    if x.ndim == len(shape) + 1:
+        network.output_shape(x.shape[1:])  # the layer's own message, where it objects
+    raise ShapeError(
+        f"network: {what} has shape {x.shape}; it takes {building.shown(shape)}, or one sample {shape}"
+    )
+
+
+def predict(network: "Network", X: ArrayLike) -> Array:
+    """See `Network.predict`."""
+    x, single = batch_of(network, X)
+    program = network._programs.predictor(network)
+    out = np.empty((len(x), *network.output_dims), x.dtype)
+    program.run(x, out)
+    return out[0] if single else out
+
+
+def predict_proba(network: "Network", X: ArrayLike) -> Array:
+    """See `Network.predict_proba`."""
+    output = network.output_activation()
+    kind = None if network.loss is None else network.loss.kind(output)
+    if kind == "cross_entropy":
+        return ops.softmax(predict(network, X))
+    if kind == "bce_with_logits":
+        return ops.activation(predict(network, X), "sigmoid")
+    if kind in ("bce", "cross_entropy_probabilities") or output in ("softmax", "sigmoid"):
+        return predict(network, X)
+    if kind is None:
+        raise ValueError(
+            "predict_proba: the loss is not known, so neither is its link: fit first, or set net.loss to "
+            "'cross_entropy' or another"
+        )
+    raise ValueError(f"predict_proba: a network trained with {kind} does not give probabilities")
+
+
+def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
+    """See `Network.forward`."""
+    x, single = batch_of(network, X)
+    out = np.empty((len(x), *network.output_dims), x.dtype)
+    with network._lock:
+        network._last = None
+        tape = network._programs.tape(network, training, len(x))
+        tape.forward(x, out, network._key, network._step)
+        if training:
+            network._step += 1
+        result: Array = out[0] if single else out
+        network._last = LastForward(tape, np.shape(x)[1:] if single else x.shape, result.shape)
+    return result
+
+
+def backward(network: "Network", dy: ArrayLike) -> Array:
+    """See `Network.backward`."""
+    with network._lock:
+        last = network._last
+        if last is None:
+            raise RuntimeError("backward: there is no forward to go back through; call net.forward(X) first")
+        dout = real_array(dy, network.dtype, "dy")
+        if dout.shape != last.output_shape:
+            raise ShapeError(f"backward: dy has shape {dout.shape}, forward returned {last.output_shape}")
+        dx = np.empty(last.input_shape, dout.dtype)
+        single = len(last.input_shape) == len(network.built_input_shape)
+        last.tape.backward(dout[None] if single else dout, dx[None] if single else dx)
+    return dx
+
+
+def trace(network: "Network", X: ArrayLike) -> dict[str, Array]:
+    """See `Network.trace`."""
+    x, single = batch_of(network, X)
+    tracer = network._programs.tracer(network)
+    wanted = sorted(set(tracer.values.values()))
+    arrays = dict(zip(wanted, _core.trace(tracer.graph, wanted, x), strict=True))
+    return {name: arrays[value][0] if single else arrays[value] for name, value in tracer.values.items()}

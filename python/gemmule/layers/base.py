@@ -1,0 +1,199 @@
+"""What every layer is: a description that a network gives memory and lowers to graph operations."""
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .. import initializers
+from ..arrays import Array, Shape
+from ..errors import ShapeError
+from ..parameters import Parameter, Segment
+
+if TYPE_CHECKING:
+    from ..lowering import Builder
+
+
+class Revision:
+    """Counts changes of structure anywhere, so that networks know when to look at their programs again."""
+
+    count = 0
+
+
+class Layer:
+    """One step of a network.
+
+    Subclass it to write a layer in Python, on whole batches of NumPy arrays:
+
+        class Scale(gm.Layer):
+            def build(self, input_shape):
+                self.add_parameter("scale", input_shape, np.ones(input_shape))
+
+            def forward(self, x):                       # (N, *input_shape) -> (N, *output_shape)
+                self.x = x
+                return x * self.scale
+
+            def backward(self, dy):                     # gradient of y -> gradient of x
+                self.scale.grad += (dy * self.x).sum(axis=0)
+                return dy * self.scale
+
+    `output_shape` must be given where it differs from the input's; `config` where the constructor takes
+    arguments and the network is to be saved. Shapes never count the batch. `self.training` is True in a
+    forward pass with training=True and in `fit`. Parameters are attributes: `self.scale` reads, `self.scale =
+    a` copies into place.
+    """
+
+    # Attributes that change the compiled programs when set.
+    _structural: ClassVar[frozenset[str]] = frozenset({"trainable"})
+    # Whether the output always has the input's shape: then widths may be known across it before data comes.
+    keeps_shape: ClassVar[bool] = False
+
+    name: str | None = None
+    trainable: bool = True
+    training: bool = False
+    _segments: dict[str, Segment]
+    _stage: Literal["described", "building", "built"]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Here, not in __init__, which a user's layer need not call.
+        layer = super().__new__(cls)
+        object.__setattr__(layer, "_segments", {})
+        object.__setattr__(layer, "_stage", "described")
+        return layer
+
+    # -- what subclasses define ------------------------------------------------------------------------------
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """The input's shape where the layer alone determines it."""
+        return None
+
+    def build(self, input_shape: Shape) -> None:
+        """Declare parameters with `add_parameter`. Called once; ShapeError where the input does not fit."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for an input of `input_shape`; ShapeError where it does not fit."""
+        return input_shape
+
+    def forward(self, x: Array) -> Array:
+        """y (N, *output_shape) from x (N, *input_shape)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} runs inside a Network; a layer in Python defines forward"
+        )
+
+    def backward(self, dy: Array) -> Array:
+        """The gradient of x from that of y; adds to the `.grad` of the layer's parameters."""
+        raise NotImplementedError(
+            f"{type(self).__name__} runs inside a Network; a layer in Python defines backward"
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them: `save` keeps them, `load` calls the class with
+        them."""
+        if inspect.signature(type(self)).parameters:
+            raise TypeError(
+                f"{type(self).__name__} cannot be saved: its constructor takes arguments, so it must define "
+                "config()"
+            )
+        return {}
+
+    def flops(self, input_shape: Shape) -> int:
+        """Floating-point operations of the forward pass of one sample; 0 where they are not worth
+        counting."""
+        return 0
+
+    def output_activation(self) -> str | None:
+        """The name of the activation that made the output, where there is one."""
+        return None
+
+    def lower(self, builder: "Builder", value: int, name: str) -> int:
+        """Append this layer's operations to the graph and return the value it makes."""
+        from ..lowering import lower_python_layer
+
+        return lower_python_layer(builder, self, value, name)
+
+    # -- parameters ------------------------------------------------------------------------------------------
+
+    def add_parameter(self, name: str, shape: Shape, init: str | ArrayLike = "zeros") -> None:
+        """Declare a parameter; only in `build`. init: a name (he, xavier, ...) or an array of the shape."""
+        if self._stage != "building":
+            raise RuntimeError(f"{type(self).__name__}: parameters are declared in build()")
+        if not name.isidentifier() or name in self._segments or hasattr(type(self), name):
+            raise ValueError(f"{type(self).__name__}: parameter name {name!r} is taken or not an identifier")
+        shape = tuple(int(size) for size in shape)
+        if any(size < 1 for size in shape):
+            raise ShapeError(f"{type(self).__name__}: parameter {name!r} of shape {shape} is empty")
+        self.__dict__.pop(name, None)
+        self._segments[name] = Segment(name, shape, initializers.resolve(init))
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, Parameter) in layer order; what is shared occurs once."""
+        for name, segment, _ in self._walk("", True, set()):
+            yield name, segment.view(name)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters in layer order."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        for parameter in self.parameters():
+            parameter.grad[...] = 0
+
+    def _declare(self, input_shape: Shape, fresh: "list[Layer]") -> Shape:
+        """Declare the parameters where that is still to be done, noting the layer in `fresh`; the output's
+        shape."""
+        if self._stage == "described":
+            fresh.append(self)
+            self._stage = "building"
+            self.build(input_shape)
+        return tuple(positive_int(size, "output_shape") for size in self.output_shape(input_shape))
+
+    def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
+        """(name, segment, trainable) of every parameter not yet in `seen`."""
+        for name, segment in self._segments.items():
+            if id(segment) not in seen:
+                seen.add(id(segment))
+                yield prefix + name, segment, trainable and self.trainable
+
+    def _signature(self) -> tuple[Any, ...]:
+        """Changes whenever compiled programs no longer fit."""
+        return tuple(getattr(self, name) for name in sorted(self._structural))
+
+    # -- attributes ------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Parameter:
+        segment: Segment | None = self.__dict__.get("_segments", {}).get(name)
+        if segment is not None and segment.block is not None:
+            return segment.view()
+        message = f"{type(self).__name__} has no attribute {name!r}"
+        if not name.startswith("_") and self.__dict__.get("_stage") != "built":
+            message += " (parameters exist once a network with known widths holds the layer)"
+        raise AttributeError(message)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        segment = self._segments.get(name)
+        if segment is not None:
+            segment.assign(value)
+            return
+        object.__setattr__(self, name, value)
+        if name in self._structural:
+            Revision.count += 1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._arguments()})"
+
+    def _arguments(self) -> str:
+        return f"name={self.name!r}" if self.name else ""
+
+
+def positive_int(value: Any, what: str) -> int:
+    """`value` as an int of at least 1; TypeError and ValueError name the argument."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{what} must be an integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{what} is {value}; it must be at least 1")
+    return int(value)

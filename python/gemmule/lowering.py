@@ -1,0 +1,79 @@
+"""From layers to graph operations."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import _core
+from .arrays import Array, Shape
+from .errors import ShapeError
+from .parameters import Segment
+
+if TYPE_CHECKING:
+    from .layers.base import Layer
+    from .network import Network
+
+
+class Builder:
+    """A `_core.Graph` under construction, with the names of its values.
+
+    training: whether dropout is in and layers in Python see `training`. fitting: the graph is for the
+    training loop, where a step's gradients replace those of the step before."""
+
+    def __init__(self, network: "Network", *, training: bool, fitting: bool = False) -> None:
+        self.graph = _core.Graph(network.dtype)
+        self.training = training
+        self.fitting = fitting
+        self.values: dict[str, int] = {}
+        self._names = {id(segment): (name, trainable) for name, segment, trainable in network.segments()}
+        self._dropouts = 0
+        shape = network.built_input_shape
+        self.input = self.record("x", self.graph.input(list(shape), "x"))
+        self.output = network.lower(self, self.input, "")
+
+    def dims(self, value: int) -> Shape:
+        """The value's shape without the batch."""
+        return self.graph.dims(value)
+
+    def parameter(self, segment: Segment) -> int:
+        """The graph's value for a parameter."""
+        name, trainable = self._names[id(segment)]
+        return self.graph.parameter(segment.placed.store, segment.index, list(segment.shape), trainable, name)
+
+    def record(self, name: str, value: int) -> int:
+        """Remember a value under its name in `trace`."""
+        self.values[name] = value
+        return value
+
+    def next_dropout(self) -> int:
+        """The number of the next dropout layer, the same in every program."""
+        self._dropouts += 1
+        return self._dropouts - 1
+
+
+def lower_python_layer(builder: Builder, layer: "Layer", value: int, name: str) -> int:
+    """An operation that calls the layer's own forward and backward."""
+    training, fitting = builder.training, builder.fitting
+    shape_in = builder.dims(value)
+    shape_out = layer.output_shape(shape_in)
+
+    def forward(x: Array) -> Array:
+        layer.training = training
+        if fitting:
+            layer.zero_grad()
+        # A copy: layers keep x for their backward, and the view is valid during the call only.
+        return _checked(layer.forward(x.copy()), (len(x), *shape_out), layer, "forward")
+
+    def backward(dy: Array, x: Array, y: Array) -> Array:
+        return _checked(layer.backward(dy.copy()), (len(dy), *shape_in), layer, "backward")
+
+    return builder.graph.python(value, list(shape_out), forward, backward, f"{name}.h")
+
+
+def _checked(result: Array, shape: Shape, layer: "Layer", method: str) -> Array:
+    array = np.asarray(result)
+    if array.shape != shape:
+        raise ShapeError(
+            f"{type(layer).__name__}.{method} returned an array of shape {array.shape} where {shape} was due"
+        )
+    return array

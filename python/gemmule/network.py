@@ -1,0 +1,394 @@
+"""The network: a list of layers, itself a layer."""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import building, inference, losses
+from .activations import ActivationLike
+from .arrays import Array, Shape, float_dtype
+from .callbacks import Callback
+from .history import History
+from .layers.base import Layer
+from .layers.dense import Dense
+from .losses import Loss
+from .optim import Optimizer
+from .parameters import Segment
+from .programs import Programs
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .lowering import Builder
+
+RngLike = Any  # int, numpy.random.Generator or None; naming the class would import numpy.random
+
+
+class Network(Layer):
+    """Layers applied one after the other. A network is a layer: networks nest.
+
+        net = gm.Network([gm.Dense(64, 128, "relu"), gm.Dense(128, 10)], rng=0)
+
+    layers: `Layer` objects. The same object twice shares its parameters; so do slices, `net[:2]`, and
+    networks that
+        contain this one.
+    input_shape: the shape of one sample, where the first layers do not tell; else the network is built when
+    the
+        first data come.
+    dtype: "float32" or "float64", for parameters and arithmetic.
+    rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout and
+        validation split.
+
+    `preprocessing` is a dict of the user's own, kept by `save`: how inputs were prepared, what the classes
+    are called. Whatever JSON holds may be in it; gemmule does not apply it.
+    """
+
+    _structural: ClassVar[frozenset[str]] = frozenset({"trainable"})
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        *,
+        input_shape: Sequence[int] | int | None = None,
+        dtype: Any = "float32",
+        rng: RngLike = None,
+        name: str | None = None,
+    ) -> None:
+        self._describe(layers, input_shape=input_shape, dtype=dtype, rng=rng, name=name)
+        known = building.known_input_shape(self)
+        if known is not None:
+            building.build(self, known)
+
+    def _describe(
+        self,
+        layers: Iterable[Layer],
+        *,
+        input_shape: Sequence[int] | int | None = None,
+        dtype: Any = "float32",
+        rng: RngLike = None,
+        name: str | None = None,
+    ) -> None:
+        """All of `__init__` but the memory."""
+        self._layers = building.checked_layers(layers)
+        self._keys = building.layer_keys(self._layers)
+        self._given_shape = None if input_shape is None else building.checked_shape(input_shape)
+        self._built_shape: Shape | None = None
+        self._dtype = float_dtype(dtype)
+        self.name = name
+        self.preprocessing: dict[str, Any] = {}
+        self.history: History | None = None
+        self._key = building.philox_key(rng)
+        self._step = 0  # training steps so far: the position in the random stream
+        self._loss: Loss | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """What copies and pickles make anew."""
+        self._programs = Programs()
+        self._last: inference.LastForward | None = None  # what backward belongs to
+        self._lock = threading.Lock()  # of forward and backward by hand
+
+    @classmethod
+    def mlp(
+        cls,
+        sizes: Sequence[int],
+        activation: ActivationLike = "relu",
+        output: ActivationLike = None,
+        **options: Any,
+    ) -> Self:
+        """Dense layers of `sizes` (n_in, hidden ..., n_out): `activation` between, `output` at the end.
+
+        Further options are those of `Network`."""
+        if len(sizes) < 2:
+            raise ValueError(f"mlp: sizes {sizes!r} must name at least the input's and the output's width")
+        last = len(sizes) - 2
+        return cls(
+            [Dense(sizes[i], sizes[i + 1], output if i == last else activation) for i in range(last + 1)],
+            **options,
+        )
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The last layer's output (N, ...) for a batch X (N, ...) or one sample. Safe from several threads at
+        once."""
+        return inference.predict(self, X)
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Probabilities: the output through the link of the loss trained with, softmax or sigmoid; as it is
+        where it is one already. ValueError where the loss is unknown or one of regression."""
+        return inference.predict_proba(self, X)
+
+    def forward(self, X: ArrayLike, training: bool = False) -> Array:
+        """As `predict`, keeping what `backward` needs. training=True: with dropout, drawn anew each time."""
+        return inference.forward(self, X, training)
+
+    def backward(self, dy: ArrayLike) -> Array:
+        """From the gradient of what `forward` returned, the gradient of its input; adds to every `.grad`."""
+        return inference.backward(self, dy)
+
+    def trace(self, X: ArrayLike) -> dict[str, Array]:
+        """Every quantity of a forward pass without dropout, by name in order of computation.
+
+        "x" is the input, "0.h" the output of layer 0, "0.z" its pre-activation where it is dense (equal to
+        "0.h" without an activation); inside a nested network 1, "1.0.z" and so on."""
+        return inference.trace(self, X)
+
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        metrics: Sequence[str] | None = None,
+        loss: str | Loss | None = None,
+    ) -> dict[str, float]:
+        """{"loss": ..., metric: ...}, means over the samples, without dropout.
+
+        metrics: accuracy, mse, mae; by default accuracy for a loss of classification. loss: by default the
+        one trained with."""
+        from . import training
+
+        return training.evaluate(self, X, y, metrics=metrics, loss=loss)
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: str | Loss | None = None,
+        optimizer: str | Optimizer = "adam",
+        epochs: int = 1,
+        batch_size: int | None = 32,
+        shuffle: bool | ArrayLike = True,
+        validation_split: float = 0.0,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        metrics: Sequence[str] = (),
+        progress: bool | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
+        """Train on X (N, ...) and targets y, and return the losses of each epoch.
+
+        loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
+        takes
+            that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
+            cross_entropy.
+        optimizer: sgd, adam, adamw (with defaults, starting afresh), or an object, which keeps its state.
+        batch_size: None is the whole set. The last batch may be smaller.
+        shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
+        gives the
+            indices of the samples.
+        validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
+        for
+            integer classes. validation_data: (X, y) instead.
+        metrics: accuracy, mse, mae.
+        progress: True shows it; None does so on a terminal.
+        callbacks: `Callback` objects.
+
+        The losses are means over an epoch's samples as they were met. After an exception (DivergenceError for
+        a loss, gradient or update that is not finite, KeyboardInterrupt) the network is as the last complete
+        step left it, and `self.history` holds the finished epochs. RuntimeError while another fit trains the
+        same parameters."""
+        from . import training
+
+        return training.fit(
+            self,
+            X,
+            y,
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            metrics=metrics,
+            progress=progress,
+            callbacks=callbacks,
+        )
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss of the last fit, which `evaluate` and `predict_proba` go by. Assign a name or an
+        object."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, value: str | Loss | None) -> None:
+        self._loss = None if value is None else losses.resolve(value)
+
+    # -- parameters ------------------------------------------------------------------------------------------
+
+    def segments(self) -> list[tuple[str, Segment, bool]]:
+        """(name, segment, trainable) of every parameter. What is frozen in one place and not in another is
+        trained."""
+        building.require_built(self)
+        trainable: dict[int, bool] = {}
+        for layer, on in self._leaves(True):
+            for segment in layer._segments.values():
+                trainable[id(segment)] = trainable.get(id(segment), False) or on
+        return [(name, segment, trainable[id(segment)]) for name, segment, _ in self._walk("", True, set())]
+
+    def trainable_segments(self) -> list[Segment]:
+        """The segments an optimizer walks, in order."""
+        return [segment for _, segment, trainable in self.segments() if trainable]
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        """(name, Parameter) in layer order, as "0.weight"; what is shared occurs once."""
+        for name, segment, _ in self.segments():
+            yield name, segment.view(name)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters by name, in layer order."""
+        return {name: np.array(parameter) for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> None:
+        """Copy values in by name. strict: the names must be exactly those of `state_dict`, else only the
+        common ones are taken. ValueError and ShapeError come before anything is written."""
+        building.load_state(dict(self.named_parameters()), state, strict)
+
+    # -- structure -------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers. A network's layers do not change; build another from slices."""
+        return self._layers
+
+    @property
+    def input_shape(self) -> Shape | None:
+        """The shape of one sample, None while it is not known."""
+        return self._given_shape if self._stage == "described" else self._built_shape
+
+    @property
+    def dtype(self) -> str:
+        """ "float32" or "float64"."""
+        return self._dtype
+
+    @property
+    def built_input_shape(self) -> Shape:
+        """The same of a built network; RuntimeError before."""
+        return building.require_built(self)
+
+    def output_shape(self, input_shape: Shape | None = None) -> Shape:
+        """The output's shape for one sample."""
+        shape = self.built_input_shape if input_shape is None else input_shape
+        for layer in self._layers:
+            shape = layer.output_shape(shape)
+        return shape
+
+    @property
+    def output_dims(self) -> Shape:
+        """The output's shape for one sample, of a built network."""
+        building.require_built(self)
+        return self._output_dims
+
+    def output_activation(self) -> str | None:
+        return self._layers[-1].output_activation()
+
+    def flops(self, input_shape: Shape | None = None) -> int:
+        """Floating-point operations of the dense layers' matrix products for one sample."""
+        shape = self.built_input_shape if input_shape is None else input_shape
+        total = 0
+        for layer in self._layers:
+            total += layer.flops(shape)
+            shape = layer.output_shape(shape)
+        return total
+
+    def lower(self, builder: "Builder", value: int, name: str) -> int:
+        for key, layer in zip(self._keys, self._layers, strict=True):
+            path = f"{name}.{key}" if name else key
+            value = layer.lower(builder, value, path)
+            if not isinstance(layer, Network):
+                builder.record(f"{path}.h", value)
+        return value
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def _declare(self, input_shape: Shape, fresh: list[Layer]) -> Shape:
+        if self.input_shape not in (None, input_shape):
+            raise building.shape_conflict(self, input_shape)
+        if self._stage == "described":
+            fresh.append(self)
+            self._stage = "building"
+            self._built_shape = input_shape
+        shape = input_shape
+        for layer in self._layers:
+            shape = layer._declare(shape, fresh)
+        self._output_dims = shape
+        return shape
+
+    def _leaves(self, trainable: bool) -> Iterator[tuple[Layer, bool]]:
+        trainable = trainable and self.trainable
+        for layer in self._layers:
+            if isinstance(layer, Network):
+                yield from layer._leaves(trainable)
+            else:
+                yield layer, trainable and layer.trainable
+
+    def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
+        for key, layer in zip(self._keys, self._layers, strict=True):
+            yield from layer._walk(f"{prefix}{key}.", trainable and self.trainable, seen)
+
+    def _signature(self) -> tuple[Any, ...]:
+        return (self.trainable, *(layer._signature() for layer in self._layers))
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Network": ...
+    def __getitem__(self, index: int | slice) -> "Layer | Network":
+        """A layer, or for a slice a network of some of the layers, which shares their parameters."""
+        if not isinstance(index, slice):
+            return self._layers[index]
+        return building.sliced(self, index)
+
+    # -- looking, keeping ------------------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """A table of layers, output shapes, parameters and FLOPs per sample."""
+        from . import summary
+
+        return summary.text(self)
+
+    def plan(self, batch_size: int = 64, *, training: bool = True, loss: str | Loss | None = None) -> None:
+        """Print the compiled program: operations, fusions, memory. training=False: that of `predict`.
+
+        loss: by default that of the last fit, else the one that suits the output."""
+        from . import training as train
+
+        print(train.describe(self, batch_size, training, loss))
+
+    def save(self, path: "str | PathLike[str]") -> None:
+        """Write architecture, weights, loss and `preprocessing` to a safetensors file, whole or not at all.
+
+        TypeError for lambdas and other functions or classes without an importable name."""
+        from . import io
+
+        io.save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_programs", "_last", "_lock")
+        return {key: value for key, value in vars(self).items() if key not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
+
+    def __repr__(self) -> str:
+        from . import summary
+
+        return summary.representation(self)
+
+    def _repr_html_(self) -> str:
+        from . import summary
+
+        return summary.html(self)

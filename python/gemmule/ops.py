@@ -1,0 +1,286 @@
+"""The kernels as functions on NumPy arrays.
+
+Arrays of any strides and read-only ones are taken; float32 stays float32 where all are, any other real type
+computes in float64. `out=` receives the result, in any layout, and may overlap an input. Each function's
+backward takes the gradient of its result (dh, dz) and returns that of its input.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _core, activations, building, losses
+from .arrays import Array, Shape, any_array, overlaps, real_array, unknown_name
+from .errors import DTypeError, ShapeError
+
+__all__ = [
+    "activation", "activation_backward", "dense", "dense_backward", "dropout", "elu", "gelu", "gemm",
+    "leaky_relu", "loss", "loss_backward", "relu", "sigmoid", "silu", "softmax", "softmax_backward",
+    "softplus", "sum_rows", "tanh",
+]  # fmt: skip
+
+
+# -- products ------------------------------------------------------------------------------------------------
+
+
+def gemm(
+    a: ArrayLike,
+    b: ArrayLike,
+    out: Array | None = None,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    trans_a: bool = False,
+    trans_b: bool = False,
+    bias: ArrayLike | None = None,
+    activation: str = "identity",
+    slope: float | None = None,
+) -> Array:
+    """out = act(alpha op(a) op(b) + beta out + bias), op transposing where trans_a, trans_b say so.
+
+    op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
+    it."""
+    left, right, row = _common("gemm", a=a, b=b, bias=bias)
+    assert left is not None and right is not None
+    for name, matrix in (("a", left), ("b", right)):
+        if matrix.ndim != 2:
+            raise ShapeError(f"gemm: {name} has shape {matrix.shape}; it must be a matrix")
+    (m, k), (k_b, n) = left.shape[:: -1 if trans_a else 1], right.shape[:: -1 if trans_b else 1]
+    if k != k_b:
+        raise ShapeError(f"gemm: op(a) {(m, k)} and op(b) {(k_b, n)} do not chain")
+    if row is not None:
+        _require_shape("gemm", "bias", row, (n,))
+    act = _builtin(activation, slope)
+    if out is None:
+        if beta != 0:
+            raise ValueError(f"gemm: beta is {beta}; without out there is nothing to add to")
+        out = np.empty((m, n), left.dtype)
+        target = out
+    else:
+        _require_out("gemm", out, (m, n), left.dtype)
+        target = np.array(out) if overlaps(out, left, right, row) else out
+    _core.gemm(left, right, target, alpha, beta, bool(trans_a), bool(trans_b), row, act.name, act.slope)
+    if target is not out:
+        out[...] = target
+    return out
+
+
+def dense(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    activation: str = "identity",
+    slope: float | None = None,
+    out: Array | None = None,
+) -> Array:
+    """act(x W^T + b): x (N, n_in), weight (n_out, n_in), bias (n_out,) -> (N, n_out)."""
+    x, weight = any_array(x, "x"), any_array(weight, "weight")
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ShapeError(f"dense: x has shape {x.shape}; weight {weight.shape} does not chain with it")
+    return gemm(x, weight, out, trans_b=True, bias=bias, activation=activation, slope=slope)
+
+
+def dense_backward(dz: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[Array, Array, Array]:
+    """(dx, dweight, dbias) = (dz W, dz^T x, column sums of dz): dz (N, n_out), x (N, n_in), weight (n_out,
+    n_in)."""
+    grad, data, matrix = _common("dense_backward", dz=dz, x=x, weight=weight)
+    assert grad is not None and data is not None and matrix is not None
+    if data.ndim != 2 or matrix.ndim != 2 or data.shape[1] != matrix.shape[1]:
+        raise ShapeError(f"dense_backward: x {data.shape} and weight {matrix.shape} do not chain")
+    _require_shape("dense_backward", "dz", grad, (len(data), len(matrix)))
+    return gemm(grad, matrix), gemm(grad, data, trans_a=True), sum_rows(grad)
+
+
+def sum_rows(x: ArrayLike, out: Array | None = None) -> Array:
+    """Sum over the first axis: (N, n) -> (n,)."""
+    (array,) = _contiguous("sum_rows", x=x)
+    if array.ndim != 2:
+        raise ShapeError(f"sum_rows: x has shape {array.shape}; it must be (N, n)")
+    row = np.empty(array.shape[1], array.dtype)
+    return _into("sum_rows", out, row, lambda sums: _core.sum_rows(array, sums, False), array)
+
+
+# -- activations ---------------------------------------------------------------------------------------------
+
+
+def activation(z: ArrayLike, kind: str, slope: float | None = None, out: Array | None = None) -> Array:
+    """h = f(z), elementwise; kinds and slopes as in `gemmule.activations`."""
+    act = _builtin(kind, slope)
+    (array,) = _contiguous(kind, z=z)
+    return _into(kind, out, array, lambda h: _core.activation(act.name, act.slope, array, h), array)
+
+
+def activation_backward(
+    dh: ArrayLike, z: ArrayLike, kind: str, slope: float | None = None, out: Array | None = None
+) -> Array:
+    """dz = dh f'(z), elementwise; dh and z of one shape."""
+    act = _builtin(kind, slope)
+    grad, saved = _contiguous(f"{kind}_backward", dh=dh, z=z)
+    _require_shape(f"{kind}_backward", "dh", grad, saved.shape)
+    if not _core.activation_saves_input(act.name):
+        saved = activation(saved, kind, slope)
+    return _into(
+        f"{kind}_backward",
+        out,
+        grad,
+        lambda dz: _core.activation_grad(act.name, act.slope, grad, saved, dz),
+        grad,
+        saved,
+    )
+
+
+def relu(z: ArrayLike, out: Array | None = None) -> Array:
+    """max(z, 0)"""
+    return activation(z, "relu", out=out)
+
+
+def leaky_relu(z: ArrayLike, slope: float = 0.01, out: Array | None = None) -> Array:
+    """z, and slope z below 0"""
+    return activation(z, "leaky_relu", slope, out)
+
+
+def elu(z: ArrayLike, slope: float = 1.0, out: Array | None = None) -> Array:
+    """z, and slope (exp(z) - 1) below 0"""
+    return activation(z, "elu", slope, out)
+
+
+def gelu(z: ArrayLike, approximate: bool = False, out: Array | None = None) -> Array:
+    """z Phi(z), by erf or, where `approximate`, by tanh"""
+    return activation(z, "gelu_tanh" if approximate else "gelu", out=out)
+
+
+def silu(z: ArrayLike, out: Array | None = None) -> Array:
+    """z sigmoid(z)"""
+    return activation(z, "silu", out=out)
+
+
+def sigmoid(z: ArrayLike, slope: float = 1.0, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-slope z))"""
+    return activation(z, "sigmoid", slope, out)
+
+
+def tanh(z: ArrayLike, out: Array | None = None) -> Array:
+    """tanh(z)"""
+    return activation(z, "tanh", out=out)
+
+
+def softplus(z: ArrayLike, out: Array | None = None) -> Array:
+    """log(1 + exp(z))"""
+    return activation(z, "softplus", out=out)
+
+
+def softmax(z: ArrayLike, out: Array | None = None) -> Array:
+    """exp(z_i) / sum_j exp(z_j) over the last axis, (..., n) -> (..., n)."""
+    (array,) = _contiguous("softmax", z=z)
+    if array.ndim == 0:
+        raise ShapeError("softmax: z is a single number; it needs an axis")
+    return _into("softmax", out, array, lambda h: _core.softmax(array, h), array)
+
+
+def softmax_backward(dh: ArrayLike, h: ArrayLike, out: Array | None = None) -> Array:
+    """dz = h (dh - sum_j dh_j h_j) from the softmax's output h, over the last axis."""
+    grad, saved = _contiguous("softmax_backward", dh=dh, h=h)
+    if grad.ndim == 0:
+        raise ShapeError("softmax_backward: dh is a single number; it needs an axis")
+    _require_shape("softmax_backward", "dh", grad, saved.shape)
+    return _into("softmax_backward", out, grad, lambda dz: _core.softmax_grad(grad, saved, dz), grad, saved)
+
+
+def dropout(
+    x: ArrayLike, rate: float, rng: Any, step: int = 0, layer: int = 0, out: Array | None = None
+) -> Array:
+    """x mask / (1 - rate), the mask drawn at (step, layer, sample, unit) of the Philox stream that `rng`, a
+    seed, names.
+
+    Its backward is the same call on the gradient. x (N, ...)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: rate is {rate}; it must be at least 0 and below 1")
+    if not 0 <= step < 2**63 or not 0 <= layer < 2**31:
+        raise ValueError(f"dropout: step {step} and layer {layer} must not be negative")
+    (array,) = _contiguous("dropout", x=x)
+    key = building.philox_key(rng)
+    return _into("dropout", out, array, lambda y: _core.dropout(array, y, rate, key, step, layer), array)
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+
+
+def loss(prediction: ArrayLike, target: ArrayLike, kind: str) -> float:
+    """Mean loss over samples; kinds, formulas and targets as in `gemmule.losses`, and
+    cross_entropy_probabilities, which takes the output of a softmax."""
+    pred, y = losses.arrays(_loss_kind(kind), prediction, target)
+    return _core.loss(kind, pred, y)
+
+
+def loss_backward(prediction: ArrayLike, target: ArrayLike, kind: str, out: Array | None = None) -> Array:
+    """The gradient of the mean loss with respect to the prediction."""
+    pred, y = losses.arrays(_loss_kind(kind), prediction, target)
+    return _into(f"{kind}_backward", out, pred, lambda grad: _core.loss_grad(kind, pred, y, grad), pred, y)
+
+
+# -- checks --------------------------------------------------------------------------------------------------
+
+
+def _builtin(kind: str, slope: float | None) -> activations.Builtin:
+    act = activations.resolve(kind, slope, activations.ELEMENTWISE)
+    if not isinstance(act, activations.Builtin):
+        raise TypeError(f"activation must be a name ({', '.join(activations.ELEMENTWISE)}), not {kind!r}")
+    return act
+
+
+def _loss_kind(kind: str) -> str:
+    known = (*losses.NAMES, "cross_entropy_probabilities")
+    if kind not in known:
+        raise unknown_name("loss", kind, known)
+    return kind
+
+
+def _common(op: str, **values: ArrayLike | None) -> list[Array | None]:
+    """The arrays in one type, float32 where all are; strides are left as they are where no conversion is
+    due."""
+    arrays = {
+        name: None if value is None else any_array(value, f"{op}: {name}") for name, value in values.items()
+    }
+    single = all(array is None or array.dtype.name == "float32" for array in arrays.values())
+    dtype = np.dtype("float32" if single else "float64")
+    return [
+        array if array is None or (array.dtype == dtype and array.flags.aligned) else array.astype(dtype)
+        for array in arrays.values()
+    ]
+
+
+def _contiguous(op: str, **values: ArrayLike) -> list[Array]:
+    return [real_array(array, array.dtype.name, op) for array in _common(op, **values) if array is not None]
+
+
+def _require_shape(op: str, name: str, array: Array, shape: Shape) -> None:
+    if array.shape != shape:
+        raise ShapeError(f"{op}: {name} has shape {array.shape}, not {shape}")
+
+
+def _require_out(op: str, out: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise DTypeError(
+            f"{op}: out must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
+        )
+    _require_shape(op, "out", out, shape)
+    if not out.flags.writeable:
+        raise ValueError(f"{op}: out is read-only")
+
+
+def _into(op: str, out: Array | None, like: Array, compute: Callable[[Array], None], *inputs: Array) -> Array:
+    """`compute` into `out`, or a new array, of the shape and type of `like`; through a temporary where `out`
+    overlaps an input or does not lie as kernels write."""
+    if out is None:
+        result = np.empty_like(like)
+        compute(result)
+        return result
+    _require_out(op, out, like.shape, like.dtype)
+    if out.flags.carray and not overlaps(out, *inputs):
+        compute(out)
+    else:
+        result = np.empty_like(like)
+        compute(result)
+        out[...] = result
+    return out

@@ -1,0 +1,233 @@
+"""Optimizers. Formulas are PyTorch's; g is the gradient, w the parameter, t counts steps from 1.
+
+An object keeps its state (momenta, step count) for every network it has trained, so a second `fit` goes on
+where the first stopped.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from . import _core
+from .arrays import Array, unknown_name
+from .parameters import Block
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+class State:
+    """Slots (n_slots, size) beside one block's parameters, and the steps done on them."""
+
+    def __init__(self, slots: Array, steps: int = 0) -> None:
+        self.slots = slots
+        self.steps = steps
+
+
+class Optimizer:
+    """What all optimizers share. Hyperparameters are attributes and may be changed between steps.
+
+    Pickle or deep-copy an optimizer together with its network, `copy.deepcopy((net, optimizer))`: a copy of
+    the optimizer alone starts afresh."""
+
+    rule: ClassVar[str]
+    lr: float
+
+    def __init__(self) -> None:
+        self._states: WeakKeyDictionary[Block, State] = WeakKeyDictionary()
+        self._hyper()
+
+    @property
+    def t(self) -> int:
+        """Steps done."""
+        return max((state.steps for state in self._states.values()), default=0)
+
+    def step(self, network: "Network") -> None:
+        """One step from the gradients in `.grad`, which stay. DivergenceError, and nothing changed, where the
+        update is not finite."""
+        run = self._run(network)
+        _core.update(self.rule, run.hyper, run.steps, run.ranges)
+        run.advance(1)
+
+    def _hyper(self) -> dict[str, float]:
+        """The rule's checked hyperparameters."""
+        raise NotImplementedError
+
+    def _slot_count(self) -> int:
+        raise NotImplementedError
+
+    def _config(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def _run(self, network: "Network") -> "Run":
+        """The state and ranges to train `network` with; ValueError where nothing is trainable."""
+        hyper = self._hyper()
+        ranges: "list[_core.Range]" = []
+        states: dict[int, State] = {}
+        previous: tuple[Block, int] | None = None
+        for segment in network.trainable_segments():
+            block, (begin, end) = segment.placed, segment.span
+            state = states.setdefault(id(block), self._state(block))
+            if previous == (
+                block,
+                segment.index - 1,
+            ):  # the padding between two segments is zero and stays so
+                store, slots, begin, _ = ranges.pop()
+            ranges.append((block.store, state.slots, begin, end))
+            previous = block, segment.index
+        if not ranges:
+            raise ValueError(f"{type(self).__name__}: the network has no trainable parameters")
+        return Run(hyper, ranges, list(states.values()))
+
+    def _state(self, block: Block) -> State:
+        shape = (self._slot_count(), block.store.size)
+        state = self._states.get(block)
+        if state is None or state.slots.shape != shape:
+            state = State(np.zeros(shape, block.dtype), 0 if state is None else state.steps)
+            self._states[block] = state
+        return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_states": list(self._states.items())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _states=WeakKeyDictionary(state["_states"]))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self._config().items())})"
+        )
+
+
+class Run:
+    """One optimizer bound to one network."""
+
+    def __init__(self, hyper: dict[str, float], ranges: "list[_core.Range]", states: list[State]) -> None:
+        self.hyper = hyper
+        self.ranges = ranges
+        self._states = states
+
+    @property
+    def steps(self) -> int:
+        return min(state.steps for state in self._states)
+
+    def advance(self, steps: int) -> None:
+        """Note that `steps` more were done."""
+        done = self.steps + steps
+        for state in self._states:
+            state.steps = done
+
+
+class SGD(Optimizer):
+    """w -= lr v with v = momentum v + g (v = g on the first step), g having weight_decay w added.
+
+    nesterov: w -= lr (g + momentum v)."""
+
+    rule = "sgd"
+
+    def __init__(
+        self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        self.lr = lr
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
+        super().__init__()
+
+    def _hyper(self) -> dict[str, float]:
+        if self.nesterov and not self.momentum:
+            raise ValueError("SGD: nesterov needs a momentum above 0")
+        return {
+            "lr": _not_negative("SGD: lr", self.lr),
+            "momentum": _fraction("SGD: momentum", self.momentum),
+            "nesterov": float(bool(self.nesterov)),
+            "weight_decay": _not_negative("SGD: weight_decay", self.weight_decay),
+        }
+
+    def _slot_count(self) -> int:
+        return 1 if self.momentum else 0
+
+
+class Adam(Optimizer):
+    """w -= lr m' / (sqrt(v') + eps), m' = m / (1 - beta1^t), v' = v / (1 - beta2^t), with running means m of
+    g and v of g^2, g having weight_decay w added. Kingma and Ba 2015."""
+
+    rule = "adam"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.lr = lr
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        super().__init__()
+
+    def _hyper(self) -> dict[str, float]:
+        name = type(self).__name__
+        try:
+            beta1, beta2 = self.betas
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}: betas is {self.betas!r}; it must be a pair of numbers") from None
+        return {
+            "lr": _not_negative(f"{name}: lr", self.lr),
+            "beta1": _fraction(f"{name}: betas[0]", beta1),
+            "beta2": _fraction(f"{name}: betas[1]", beta2),
+            "eps": _not_negative(f"{name}: eps", self.eps),
+            "weight_decay": _not_negative(f"{name}: weight_decay", self.weight_decay),
+        }
+
+    def _slot_count(self) -> int:
+        return 2
+
+
+class AdamW(Adam):
+    """Adam with the decay apart from the gradient: w -= lr weight_decay w, then Adam's step. Loshchilov and
+    Hutter 2019."""
+
+    rule = "adamw"
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+
+_CLASSES: dict[str, type[SGD | Adam]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+NAMES = tuple(_CLASSES)
+
+
+def resolve(optimizer: str | Optimizer) -> Optimizer:
+    """An optimizer from a name (with its defaults); ValueError for an unknown one, TypeError for anything
+    else."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"optimizer must be a name ({', '.join(NAMES)}) or an Optimizer, not {optimizer!r}")
+    if optimizer not in _CLASSES:
+        raise unknown_name("optimizer", optimizer, NAMES)
+    return _CLASSES[optimizer]()
+
+
+def _not_negative(what: str, value: Any) -> float:
+    if not isinstance(value, int | float | np.number):
+        raise TypeError(f"{what} must be a number, not {value!r}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{what} is {value}; it must be finite and not negative")
+    return float(value)
+
+
+def _fraction(what: str, value: Any) -> float:
+    if _not_negative(what, value) >= 1:
+        raise ValueError(f"{what} is {value}; it must be below 1")
+    return float(value)

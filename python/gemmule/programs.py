@@ -1,0 +1,85 @@
+"""The compiled programs of one network: made when first needed, dropped when the structure changes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from . import _core
+from .layers.base import Revision
+from .lowering import Builder
+
+if TYPE_CHECKING:
+    from .network import Network
+
+CHUNK = 256  # rows that predict and evaluate take at once: their arena stays in the caches
+
+
+class Programs:
+    """One program of each use is kept, the one asked for last."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Any, Any]] = {}
+        self._revision = -1
+        self._signature: Any = None
+
+    def predictor(self, network: "Network") -> _core.Predictor:
+        """Forward without dropout."""
+
+        def make() -> _core.Predictor:
+            builder = Builder(network, training=False)
+            return _core.Predictor(builder.graph, builder.output, CHUNK)
+
+        return cast(_core.Predictor, self._program(network, "predictor", (), make))
+
+    def tape(self, network: "Network", training: bool, rows: int) -> _core.Tape:
+        """Forward and backward by hand, for at least `rows` rows."""
+        use = f"tape, training={training}"
+        kept = self._current(network).get(use)
+        capacity = max(rows, kept[1].capacity) if kept else rows
+
+        def make() -> _core.Tape:
+            builder = Builder(network, training=training)
+            return _core.Tape(builder.graph, builder.output, capacity)
+
+        return cast(_core.Tape, self._program(network, use, capacity, make))
+
+    def tracer(self, network: "Network") -> Builder:
+        """The graph of a forward pass with the names of its values."""
+        return cast(Builder, self._program(network, "tracer", (), lambda: Builder(network, training=False)))
+
+    def evaluator(self, network: "Network", loss: str, metrics: tuple[str, ...]) -> _core.Evaluator:
+        """Mean loss and metrics."""
+
+        def make() -> _core.Evaluator:
+            builder = Builder(network, training=False)
+            return _core.Evaluator(builder.graph, builder.output, loss, metrics, CHUNK)
+
+        return cast(_core.Evaluator, self._program(network, "evaluator", (loss, metrics), make))
+
+    def trainer(
+        self, network: "Network", loss: str, metrics: tuple[str, ...], batch_size: int
+    ) -> _core.Trainer:
+        """The epoch loop."""
+
+        def make() -> _core.Trainer:
+            builder = Builder(network, training=True, fitting=True)
+            return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size)
+
+        return cast(_core.Trainer, self._program(network, "trainer", (loss, metrics, batch_size), make))
+
+    def _program(self, network: "Network", use: str, details: Any, make: Callable[[], Any]) -> Any:
+        kept = self._current(network)
+        key = (details, _core.active_isa())
+        entry = kept.get(use)
+        if entry is None or entry[0] != key:
+            entry = kept[use] = (key, make())
+        return entry[1]
+
+    def _current(self, network: "Network") -> dict[str, tuple[Any, Any]]:
+        """The programs that still fit the network."""
+        if self._revision != Revision.count:
+            self._revision = Revision.count
+            signature = network._signature()
+            if signature != self._signature:
+                # A new dict: a caller in another thread may still be filling the old one.
+                self._kept, self._signature = {}, signature
+        return self._kept

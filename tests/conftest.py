@@ -1,0 +1,57 @@
+"""Fixtures that all tests share: ISAs forced in turn, thread counts, the data beside the repository."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gemmule as gm
+from gemmule import _core
+
+ISAS = _core.known_isas()
+TESTED: set[str] = set()  # those that the `isa` fixture really ran
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every ISA compiled in, forced for one test and restored after it."""
+    name: str = request.param
+    if name not in _core.supported_isas():
+        pytest.skip(f"this CPU lacks {name}")
+    before = _core.active_isa()
+    _core.force_isa(name)
+    # A test of an ISA is worth something only if that ISA really runs.
+    assert _core.active_isa() == name
+    TESTED.add(name)
+    yield name
+    _core.force_isa(before)
+
+
+@pytest.fixture(params=[1, 2, 3, 7])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Thread counts below, at and beyond the cores of a small machine."""
+    count: int = request.param
+    gm.set_num_threads(count)
+    yield count
+    gm.set_num_threads(None)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The reference runs and data sets kept beside the repository, not in it."""
+    path = REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no ../shared/data beside the repository")
+    return path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tested = ", ".join(name for name in ISAS if name in TESTED) or "none"
+    missing = ", ".join(name for name in ISAS if name not in _core.supported_isas()) or "none"
+    terminalreporter.write_line(f"ISAs tested: {tested}; not on this CPU: {missing}")

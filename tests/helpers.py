@@ -1,0 +1,53 @@
+"""Small networks and data that several test files train."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gemmule as gm
+
+Array = NDArray[Any]
+
+
+def regression(count: int = 96) -> tuple[Array, Array]:
+    """Five features, two outputs."""
+    x = np.random.default_rng(0).standard_normal((count, 5)).astype(np.float32)
+    return x, np.tanh(x[:, :2]) + x[:, 2:4]
+
+
+def regressor() -> gm.Network:
+    return gm.Network.mlp([5, 16, 8, 2], activation="tanh", rng=1)
+
+
+def classification(count: int = 90) -> tuple[Array, Array]:
+    """Points in the plane in three classes of unequal size."""
+    x = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(np.int64) + (x[:, 1] > 0.3)
+
+
+def classifier(rng: int = 0, dtype: str = "float32") -> gm.Network:
+    return gm.Network.mlp([2, 16, 3], activation="tanh", rng=rng, dtype=dtype)
+
+
+def weights(net: gm.Network) -> dict[str, bytes]:
+    """Every bit of the parameters."""
+    return {name: p.tobytes() for name, p in net.named_parameters()}
+
+
+def gradients(net: gm.Network) -> dict[str, bytes]:
+    return {name: p.grad.tobytes() for name, p in net.named_parameters()}
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """For a new interpreter that imports what this one imports."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **changes}
+
+
+def run_python(code: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter, with these changes to the environment."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment(**changes), capture_output=True, text=True, timeout=120)
