@@ -1,8 +1,8 @@
 """The polynomials of csrc/cpu/isa/tables.h: `python docs/coefficients.py` prints them. Needs mpmath.
 
 Each is the minimax polynomial p of a function f under a weight w, the one that makes max |w (f - p)| over an
-interval least, found by Remez' exchange at 60 digits. The weight turns an error of p into the relative error of
-the result, so the figure printed beside a table is what the approximation adds to rounding.
+interval least, found by Remez' exchange at 60 digits. The weight turns an error of p into the relative error
+of the result, so the figure printed beside a table is what the approximation adds to rounding.
 """
 
 import mpmath as mp

@@ -38,7 +38,7 @@ print(f"loss {history['loss'][0]:.4f} at first, {history['loss'][-1]:.4f} at las
 print("gains:", np.round(net[1].gain, 3))
 
 # Is the layer's backward right? Compare one derivative with a central difference, in float64.
-net = gm.Network([Gain(), gm.Dense(2, 1)], dtype="float64", rng=0)
+net = gm.Network([Gain(), gm.Dense(2, 1)], input_shape=(2,), dtype="float64", rng=0)
 wanted = y[:, None].astype(np.float64)
 net.zero_grad()
 net.backward(gm.losses.mse(net.forward(X), wanted)[1])

@@ -13,10 +13,6 @@ TESTED: set[str] = set()  # those that the `isa` fixture really ran
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-
-
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every ISA compiled in, forced for one test and restored after it."""

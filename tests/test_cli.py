@@ -116,18 +116,12 @@ def test_every_optimizer_learns_with_its_default_rate(
     assert accuracy(out) > 90
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_plot_is_written_without_touching_pyplot(capsys: Capture, tmp_path: Path, suffix: str) -> None:
+def test_plot_is_written(capsys: Capture, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / f"curves{suffix}"
-    run(capsys, "train", "digits", *SMALL, "--plot", str(path))
-    assert path.stat().st_size > 3000
-    program = (
-        "import sys; from gemmule import plot\n"
-        "plot.save_history({'loss': [2, 1], 'accuracy': [.5, .6]}, sys.argv[1])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=60)
+    path = tmp_path / "curves.png"
+    out, _ = run(capsys, "train", "digits", *SMALL, "--plot", str(path))
+    assert f"wrote {path}" in out
+    assert path.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_mnist_holds_out_its_test_files(capsys: Capture, tmp_path: Path, shared_data: Path) -> None:
@@ -186,18 +180,28 @@ def test_regression_is_reported_in_the_units_of_the_data(capsys: Capture, tmp_pa
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_keeps_and_writes_the_last_complete_step(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
+    # The child sets the handler itself: one started from a background job would ignore the signal.
+    program = (
+        "import signal, sys; from gemmule import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(cli.main(sys.argv[1:]))"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "gemmule", "train", "digits", "--epochs", "100000", "--out", str(path)],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", program, "train", "digits", "--epochs", "1000000", "--out", str(path)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        time.sleep(3)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert re.fullmatch(
-        r"gemmule: interrupted after epoch \d+ of 100000; the last complete step is kept\n", err
+        r"gemmule: interrupted after epoch \d+ of 1000000; the last complete step is kept\n", err
     )
     net = gm.load(path)
     assert all(np.isfinite(p).all() for _, p in net.named_parameters())
@@ -255,6 +259,7 @@ def test_info_describes_the_file(capsys: Capture, model: str) -> None:
     out, _ = run(capsys, "info", model)
     assert f"{Path(model).stat().st_size:,} bytes" in out
     assert "Dense" in out
+    assert "loss: cross_entropy" in out
     assert "trained from: digits; held out: 20% of the rows, seed 0" in out
     assert "classes: 0, 1, 2" in out
 
@@ -320,7 +325,7 @@ def test_wrong_usage(capsys: Capture, argv: list[str], match: str) -> None:
 def test_data_that_is_not_there(capsys: Capture, tmp_path: Path) -> None:
     refused(capsys, "train", "nothing", status=1, match="nothing: expected digits")
     refused(capsys, "train", str(tmp_path), status=1, match="no IDX file of the train images")
-    refused(capsys, "train", str(tmp_path / "a.npz"), status=1, match=r"a\.npz")
+    refused(capsys, "train", str(tmp_path / "a.npz"), status=1, match=r"a\.npz: No such file")
     refused(capsys, "train", "mnist", "--data-dir", str(tmp_path / "no"), status=1, match="no such folder")
     refused(capsys, "train", "digits", "--out", str(tmp_path / "no" / "m"), status=1, match="no such folder")
     refused(capsys, "train", "digits", "--out", str(tmp_path), status=1, match="a folder")
@@ -328,7 +333,7 @@ def test_data_that_is_not_there(capsys: Capture, tmp_path: Path) -> None:
 
 def test_data_that_does_not_fit(capsys: Capture, model: str, tmp_path: Path) -> None:
     ones = np.ones((20, 3))
-    cases: dict[str, tuple[dict[str, Array], list[str], int, str]] = {
+    cases: dict[str, tuple[dict[str, Any], list[str], int, str]] = {
         "one class": ({"X": ones, "y": np.zeros(20, int)}, [], 2, "two classes"),
         "names as numbers": ({"X": ones, "y": np.array(["a", "b"] * 10)}, ["--loss", "mse"], 2, "names"),
         "rows as labels": ({"X": ones, "y": ones}, ["--loss", "cross_entropy"], 2, "two classes"),
@@ -337,7 +342,7 @@ def test_data_that_does_not_fit(capsys: Capture, model: str, tmp_path: Path) -> 
     }
     for name, (arrays, options, status, match) in cases.items():
         path = tmp_path / f"{name}.npz"
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        np.savez(path, **arrays)
         refused(capsys, "train", str(path), *options, status=status, match=match)
     np.savez(tmp_path / "narrow.npz", X=ones, y=np.zeros(20, int))
     refused(capsys, "evaluate", model, str(tmp_path / "narrow.npz"), status=1, match="3 columns.*64")

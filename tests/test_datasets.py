@@ -176,7 +176,8 @@ def test_mnist_itself(shared_data: Path) -> None:
 
 @pytest.mark.parametrize(("x_key", "y_key"), [("X", "y"), ("data", "target"), ("images", "labels")])
 def test_npz_keys(tmp_path: Path, x_key: str, y_key: str) -> None:
-    np.savez(tmp_path / "a.npz", **{x_key: np.ones((3, 2)), y_key: np.array(["a", "b", "a"])})
+    arrays: dict[str, Any] = {x_key: np.ones((3, 2)), y_key: np.array(["a", "b", "a"])}
+    np.savez(tmp_path / "a.npz", **arrays)
     X, y = datasets.load_npz(tmp_path / "a.npz")
     assert X.shape == (3, 2)
     assert y.tolist() == ["a", "b", "a"]
@@ -195,8 +196,8 @@ def test_npz_keys(tmp_path: Path, x_key: str, y_key: str) -> None:
         ({"X": np.ones((1, 2)), "y": np.array([object()])}, "pickle"),
     ],
 )
-def test_unusable_npz_is_refused(tmp_path: Path, arrays: dict[str, Array], match: str) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+def test_unusable_npz_is_refused(tmp_path: Path, arrays: dict[str, Any], match: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(FileError, match=match):
         datasets.load_npz(tmp_path / "a.npz")
 
@@ -219,6 +220,19 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
         datasets.load_npz(tmp_path)
     with pytest.raises(FileNotFoundError):
         datasets.load_npz(tmp_path / "absent.npz")
+
+
+def test_npy(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(6).reshape(3, 2))
+    assert datasets.load_npy(path).tolist() == [[0, 1], [2, 3], [4, 5]]
+    for bad in (np.ones(3), np.ones((0, 2)), np.array([["a"]]), np.array([[object()]])):
+        np.save(path, bad)
+        with pytest.raises(FileError, match=r"a\.npy"):
+            datasets.load_npy(path)
+    np.savez(tmp_path / "b.npz", X=np.ones((3, 2)))
+    with pytest.raises(FileError, match="archive"):
+        datasets.load_npy(tmp_path / "b.npz")
 
 
 # -- splits --------------------------------------------------------------------------------------------------

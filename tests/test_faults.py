@@ -161,6 +161,20 @@ def test_fault_12_ctrl_c_stops_fit_after_a_complete_step() -> None:
     net.fit(x, y, loss="mse", epochs=1)  # and it can go on
 
 
+@pytest.mark.parametrize("optimizer", [gm.SGD(0.1), gm.SGD(0.1, momentum=0.9), gm.Adam(), gm.AdamW()])
+def test_fault_11_a_step_from_a_bad_gradient_changes_nothing(optimizer: gm.optim.Optimizer) -> None:
+    net = regressor()
+    net[1].bias.grad[3] = np.nan
+    before = weights(net)
+    with pytest.raises(gm.DivergenceError):
+        optimizer.step(net)
+    assert weights(net) == before
+    net.zero_grad()
+    net[0].weight.grad[...] = 1
+    optimizer.step(net)  # no NaN stayed in the optimizer either
+    assert all(np.isfinite(p).all() for _, p in net.named_parameters())
+
+
 # -- values and types ----------------------------------------------------------------------------------------
 
 

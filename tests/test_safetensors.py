@@ -66,7 +66,7 @@ def test_every_dtype_and_shape_comes_back(tmp_path: Path, rng: np.random.Generat
 
 def test_layout_does_not_matter(tmp_path: Path, rng: np.random.Generator) -> None:
     a = rng.normal(size=(6, 8))
-    tensors = {
+    tensors: dict[str, Any] = {
         "fortran": np.asfortranarray(a),
         "transposed": a.T,
         "strided": a[::2, 1::3],
@@ -260,7 +260,7 @@ def test_types_without_a_place_are_refused_before_writing(
     with pytest.raises(error, match="'bad'"):
         _safetensors.write(path, {"w": np.zeros(3), "bad": value})
     with pytest.raises(TypeError):
-        _safetensors.write(path, {}, {"k": 1})
+        _safetensors.write(path, {}, {"k": 1})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="name a tensor"):
         _safetensors.write(path, {"__metadata__": np.zeros(1)})
     np.testing.assert_array_equal(_safetensors.read(path)[0]["w"], np.ones(3))

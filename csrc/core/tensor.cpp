@@ -36,7 +36,7 @@ DType dtype_of(const std::string& name) {
 Index Shape::count() const {
   Index product = 1;
   for (Index d : dims_) {
-    require(d >= 0, ErrorKind::shape, "shape ", str(), " has a negative dimension");
+    if (d < 0) fail(ErrorKind::shape, "shape ", str(), " has a negative dimension");
     product = checked_mul(product, d);
   }
   return product;

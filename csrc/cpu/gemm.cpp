@@ -44,6 +44,13 @@ class BlockGemm {
     depth_ = call.a.cols;
     strip_ = workspace;
     packed_ = workspace + strip_size(k_, depth_);
+    // Packing an element costs about as much as 4 to 8 multiplications by it: what is used by few tiles stays in place, as
+    // long as its rows do not fall on the same cache sets.
+    const auto far_apart = [](Index stride) { return stride * static_cast<Index>(sizeof(T)) % 1024 != 0; };
+    const bool few_columns = block.cols.size() <= 4 * panel_, few_rows = block.rows.size() <= 256;
+    a_in_place_ = (call.a.row_stride == 1 || (call.a.col_stride == 1 && far_apart(call.a.row_stride))) &&
+                  (few_columns || few_rows);
+    b_in_place_ = call.b.col_stride == 1 && far_apart(call.b.row_stride) && few_rows;
   }
 
   static Index strip_size(const GemmKernels<T>& k, Index depth) {
@@ -73,6 +80,7 @@ class BlockGemm {
   void pack_columns(Span cols, Span depth) {
     for (Index j = 0; j < cols.size(); j += panel_) {
       const Index width = std::min(cols.size() - j, panel_);
+      if (b_in_place_ && width % k_.lanes == 0) continue;
       k_.pack_b(depth.size(), width, round_up(width, k_.lanes),
                 call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + j) * call_.b.col_stride,
                 call_.b.row_stride, call_.b.col_stride, packed_ + j * depth.size());
@@ -97,8 +105,7 @@ class BlockGemm {
       for (Index j = 0; j < cols.size(); j += panel_) {
         tile.cols = std::min(cols.size() - j, panel_);
         const Index vectors = pieces(tile.cols, k_.lanes);
-        tile.b = packed_ + j * depth.size();
-        tile.b_step = vectors * k_.lanes;
+        place_columns(tile, cols, depth, j);
         tile.c = call_.c + i0 * call_.c_row + cols.begin + j;
         tile.bias = last && call_.bias ? call_.bias + cols.begin + j : nullptr;
         kernel[vectors - 1](tile);
@@ -114,12 +121,27 @@ class BlockGemm {
   // Rows [i0, i0 + height) of A, where the kernel can read them: in place, or packed into the strip.
   const TileKernel<T>* place_rows(TileArgs<T>& tile, Index i0, Index height, Span depth) {
     const MatrixView<const T>& a = call_.a;
-    const T* rows = a.data + i0 * a.row_stride + depth.begin * a.col_stride;
-    k_.pack_a(height, depth.size(), rows, a.row_stride, a.col_stride, strip_);
+    tile.a = a.data + i0 * a.row_stride + depth.begin * a.col_stride;
+    tile.a_row = a.row_stride;
+    tile.a_step = a.col_stride;
+    if (a_in_place_) return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[height - 1];
+    k_.pack_a(height, depth.size(), tile.a, a.row_stride, a.col_stride, strip_);
     tile.a = strip_;
     tile.a_row = 1;
     tile.a_step = height;
     return k_.kernel[height - 1];
+  }
+
+  // Panel j of the block of B: in place where its rows are adjacent vectors, otherwise packed.
+  void place_columns(TileArgs<T>& tile, Span cols, Span depth, Index j) {
+    const Index vectors = pieces(tile.cols, k_.lanes);
+    if (b_in_place_ && tile.cols == vectors * k_.lanes) {
+      tile.b = call_.b.data + depth.begin * call_.b.row_stride + cols.begin + j;
+      tile.b_step = call_.b.row_stride;
+    } else {
+      tile.b = packed_ + j * depth.size();
+      tile.b_step = vectors * k_.lanes;
+    }
   }
 
   const GemmKernels<T>& k_;
@@ -127,6 +149,7 @@ class BlockGemm {
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, depth_;
+  bool a_in_place_, b_in_place_;
   T* strip_;
   T* packed_;
 };

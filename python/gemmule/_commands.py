@@ -48,7 +48,7 @@ def train(args: argparse.Namespace) -> int:
     batch_size = args.batch_size or (64 if many else 32)
     if not args.quiet:
         print(f"{args.data}: {len(training[0])} rows to train on, {len(held[0])} held out")
-        print(net.summary())
+        print(net.summary(), flush=True)
 
     terminal = sys.stderr.isatty() and not args.quiet
     interrupted = False
@@ -280,7 +280,7 @@ def info(args: argparse.Namespace) -> int:
     net = gm.load(args.model)
     print(f"{args.model}: {os.path.getsize(args.model):,} bytes")
     print(net.summary())
-    print(f"loss: {net.loss or 'none'}")
+    print(f"loss: {net.loss.name if net.loss else 'none'}")
     if not net.preprocessing:
         print("preprocessing: none stored")
         return 0

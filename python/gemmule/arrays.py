@@ -10,6 +10,8 @@ from .errors import DTypeError, ShapeError
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
+_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "float64")}
+
 
 def unknown_name(what: str, name: object, known: tuple[str, ...]) -> ValueError:
     """The error for a name that is not on the list; it shows the list."""
@@ -19,7 +21,7 @@ def unknown_name(what: str, name: object, known: tuple[str, ...]) -> ValueError:
 def float_dtype(dtype: Any) -> str:
     """ "float32" or "float64", from any spelling NumPy takes."""
     try:
-        name = str(np.dtype(dtype).name)
+        name = "" if dtype is None else str(np.dtype(dtype).name)  # to NumPy, None is float64
     except TypeError:
         name = ""
     if name not in ("float32", "float64"):
@@ -47,8 +49,10 @@ def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`: itself where it already is, else a copy.
 
     DTypeError as `any_array`; ValueError where a finite value is beyond the range of float32."""
+    wanted = _DTYPES[dtype]
+    if type(value) is np.ndarray and value.dtype is wanted and value.flags.carray:  # nearly always
+        return value
     array = any_array(value, what)
-    wanted = np.dtype(dtype)
     if array.dtype == wanted:
         return np.require(array, requirements=("C", "A"))
     with np.errstate(over="ignore"):

@@ -25,7 +25,7 @@ def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, 
     """(batch, whether X was one sample); builds the network where this is its first data.
 
     ShapeError where X does not fit or is empty."""
-    x = real_array(X, network.dtype, what)
+    x = real_array(X, network._dtype, what)
     shape = network.input_shape
     if shape is None or network._stage != "built":
         if x.ndim == 0:
@@ -52,7 +52,7 @@ def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
     x, single = batch_of(network, X)
     program = network._programs.predictor(network)
-    out = np.empty((len(x), *network.output_dims), x.dtype)
+    out = np.empty((len(x), *network._output_dims), x.dtype)
     program.run(x, out)
     return out[0] if single else out
 

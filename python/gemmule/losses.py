@@ -166,7 +166,7 @@ def _labels(array: Array, classes: int, what: str) -> Array:
         raise ValueError(
             f"cross_entropy: {what} holds label {array[at]} at {at}; {classes} classes have 0..{classes - 1}"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.require(array, np.int64, ("C", "A"))
 
 
 # -- on arrays -----------------------------------------------------------------------------------------------

@@ -225,11 +225,7 @@ class Network(Layer):
         """(name, segment, trainable) of every parameter. What is frozen in one place and not in another is
         trained."""
         building.require_built(self)
-        trainable: dict[int, bool] = {}
-        for layer, on in self._leaves(True):
-            for segment in layer._segments.values():
-                trainable[id(segment)] = trainable.get(id(segment), False) or on
-        return [(name, segment, trainable[id(segment)]) for name, segment, _ in self._walk("", True, set())]
+        return self._programs.segments(self)
 
     def trainable_segments(self) -> list[Segment]:
         """The segments an optimizer walks, in order."""

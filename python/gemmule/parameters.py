@@ -4,6 +4,7 @@ A `Block` is one `_core.Store`, a flat buffer for values and one for gradients, 
 `Segment` is one parameter's place in it. Networks that share a layer share its segments.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, Self
@@ -146,7 +147,7 @@ class Segment:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def placed(self) -> Block:

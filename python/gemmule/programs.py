@@ -1,4 +1,5 @@
-"""The compiled programs of one network: made when first needed, dropped when the structure changes."""
+"""What is derived from a network, compiled programs above all: made when first needed, dropped when the
+structure changes."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -6,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import _core
 from .layers.base import Revision
 from .lowering import Builder
+from .parameters import Segment
 
 if TYPE_CHECKING:
     from .network import Network
@@ -14,12 +16,25 @@ CHUNK = 256  # rows that predict and evaluate take at once: their arena stays in
 
 
 class Programs:
-    """One program of each use is kept, the one asked for last."""
+    """Keeps one thing of each use, the one asked for last."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._revision = -1
         self._signature: Any = None
+
+    def segments(self, network: "Network") -> list[tuple[str, Segment, bool]]:
+        """See `Network.segments`."""
+
+        def make() -> list[tuple[str, Segment, bool]]:
+            trainable: dict[int, bool] = {}
+            for layer, on in network._leaves(True):
+                for segment in layer._segments.values():
+                    trainable[id(segment)] = trainable.get(id(segment), False) or on
+            walk = network._walk("", True, set())
+            return [(name, segment, trainable[id(segment)]) for name, segment, _ in walk]
+
+        return cast(list[tuple[str, Segment, bool]], self._program(network, "segments", (), make))
 
     def predictor(self, network: "Network") -> _core.Predictor:
         """Forward without dropout."""

@@ -9,62 +9,59 @@ namespace gemmule::cpu::GEMMULE_ISA {
 
 // alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move whole
 // vectors; the others end inside the last vector.
+// Loops over a tile's rows and vectors, unrolled to the last: an accumulator that is indexed at run time lives on the stack.
+#define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
+#define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
+
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
-  if (g.alpha != T(1))
-    for (int i = 0; i < R; ++i)
-      for (int v = 0; v < V; ++v) acc[i][v] *= g.alpha;
-  if (g.beta != T(0))
-    for (int i = 0; i < R; ++i)
-      for (int v = 0; v < V; ++v) {
-        const T* c = g.c + i * g.c_row + v * lanes<T>;
-        acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
-      }
-  if (g.bias)
-    for (int v = 0; v < V; ++v) {
+  if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
+  if (g.beta == T(1))
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
+      const T* c = g.c + i * g.c_row + v * lanes<T>;
+      acc[i][v] += last(v) ? load_first(c, tail) : load(c);
+    }
+  else if (g.beta != T(0))
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
+      const T* c = g.c + i * g.c_row + v * lanes<T>;
+      acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
+    }
+  if (g.bias) GEMMULE_FOR_VECTORS {
       const T* bias = g.bias + v * lanes<T>;
       const Vec<T> b = last(v) ? load_first(bias, tail) : load(bias);
-      for (int i = 0; i < R; ++i) acc[i][v] += b;
+      GEMMULE_FOR_ROWS acc[i][v] += b;
     }
   // `0 > z ? 0 : z` and not `z > 0 ? z : 0`: NaN must stay.
-  if (g.act != Act::identity) {
-    const T slope = g.act == Act::relu ? T(0) : g.slope;
-    for (int i = 0; i < R; ++i)
-      for (int v = 0; v < V; ++v) {
-        const Vec<T> z = acc[i][v];
-        const Vec<T> below = slope == T(0) ? Vec<T>{} : slope * z;  // no product: 0 * -inf is NaN
-        acc[i][v] = select(Vec<T>{} > z, below, z);
-      }
+  if (g.act == Act::relu)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = select(Vec<T>{} > acc[i][v], Vec<T>{}, acc[i][v]);
+  else if (g.act == Act::leaky_relu)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = select(Vec<T>{} > acc[i][v], g.slope * acc[i][v], acc[i][v]);
+  GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
+    T* c = g.c + i * g.c_row + v * lanes<T>;
+    if (last(v))
+      store_first(c, acc[i][v], tail);
+    else
+      store(c, acc[i][v]);
   }
-  for (int i = 0; i < R; ++i)
-    for (int v = 0; v < V; ++v) {
-      T* c = g.c + i * g.c_row + v * lanes<T>;
-      if (last(v))
-        store_first(c, acc[i][v], tail);
-      else
-        store(c, acc[i][v]);
-    }
 }
 
 // One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row (a_step 1),
 // otherwise column by column (a_row 1), as in a packed strip.
 template <class T, int R, int V, bool by_rows>
 static void tile(const TileArgs<T>& g) {
-  Vec<T> acc[R][V] = {};
+  Vec<T> acc[R][V];
+  GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
   const T* a = g.a;
   const T* b = g.b;
   const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
   for (Index p = g.depth; p > 0; --p) {
     Vec<T> bv[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = load(b + v * lanes<T>);
-#pragma GCC unroll 14
-    for (int i = 0; i < R; ++i) {
+    GEMMULE_FOR_VECTORS bv[v] = load(b + v * lanes<T>);
+    GEMMULE_FOR_ROWS {
       const T ai = by_rows ? a[i * a_row] : a[i];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[i][v] += ai * bv[v];
+      GEMMULE_FOR_VECTORS acc[i][v] += ai * bv[v];
     }
     a += by_rows ? 1 : a_step;
     b += b_step;
@@ -74,6 +71,9 @@ static void tile(const TileArgs<T>& g) {
   else
     finish_tile<T, R, V, false>(g, acc);
 }
+
+#undef GEMMULE_FOR_ROWS
+#undef GEMMULE_FOR_VECTORS
 
 // -- packing --------------------------------------------------------------------------------------------------
 
@@ -111,32 +111,49 @@ GM_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {
   }
 }
 
-// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p], j < count <= width.
-// Stores are whole vectors in ascending order, each overwriting what the one before put beyond its row; past the last row
-// up to one vector of dst is overwritten (the workspace has that slack).
+// One whole block of a transposed panel, in registers from end to end.
+template <class T>
+GM_INLINE void pack_whole_block(const T* src, Index stride, T* dst, Index width) {
+  constexpr int n = lanes<T>;
+  Vec<T> block[n];
+#pragma GCC unroll 16
+  for (int j = 0; j < n; ++j) block[j] = load(src + j * stride);
+  transpose<T>(block);
+#pragma GCC unroll 16
+  for (int p = 0; p < n; ++p) store(dst + p * width, block[p]);
+}
+
+// `rows` rows of `steps` elements each; what the block lacks is zero, and only `cols` columns of dst are written.
+template <class T>
+GM_INLINE void pack_part_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width, Index cols) {
+  constexpr Index n = lanes<T>;
+  Vec<T> block[n];
+  for (Index j = 0; j < n; ++j)
+    block[j] = j >= rows    ? Vec<T>{}
+               : steps >= n ? load(src + j * stride)
+                            : load_first(src + j * stride, steps);
+  transpose<T>(block);
+  for (Index p = 0; p < steps && p < n; ++p)
+    if (cols >= n)
+      store(dst + p * width, block[p]);
+    else
+      store_first(dst + p * width, block[p], cols);
+}
+
+// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count, 0 from there
+// to the end of the last block within `width`.
 template <class T>
 GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* src, Index stride, T* dst) {
   constexpr Index n = lanes<T>;
-  for (Index p0 = 0; p0 < depth; p0 += n) {
-    const Index steps = depth - p0 < n ? depth - p0 : n;
-    for (Index j0 = 0; j0 < count; j0 += n) {
-      Vec<T> block[n];
-      const Index rows = count - j0 < n ? count - j0 : n;
-      for (Index j = 0; j < n; ++j) {
-        const T* row = src + (j0 + j) * stride + p0;
-        block[j] = j >= rows ? Vec<T>{} : steps == n ? load(row) : load_first(row, steps);
-      }
-      transpose<T>(block);
-      const bool whole = j0 + n <= width;
-      for (Index p = 0; p < steps; ++p) {
-        T* out = dst + (p0 + p) * width + j0;
-        if (whole)
-          store(out, block[p]);
-        else
-          store_first(out, block[p], width - j0);
-      }
+  for (Index p = 0; p < depth; p += n)
+    for (Index j = 0; j < count; j += n) {
+      const T* from = src + j * stride + p;
+      T* to = dst + p * width + j;
+      if (p + n <= depth && j + n <= count)
+        pack_whole_block<T>(from, stride, to, width);
+      else
+        pack_part_block<T>(count - j, depth - p, from, stride, to, width, width - j);
     }
-  }
 }
 
 template <class T>

@@ -92,7 +92,8 @@ class Layer:
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them: `save` keeps them, `load` calls the class with
         them."""
-        if inspect.signature(type(self)).parameters:
+        init: Any = type(self).__init__
+        if init is not object.__init__ and len(inspect.signature(init).parameters) > 1:
             raise TypeError(
                 f"{type(self).__name__} cannot be saved: its constructor takes arguments, so it must define "
                 "config()"
