@@ -1,6 +1,6 @@
-// The interface between a plan and a device: a table of kernels keyed by op and type. A kernel is called by every
-// member of a team with the same arguments, does its member's share and ends without a barrier; it never
-// allocates, synchronises or throws.
+// The interface between a plan and a device: a table of kernels keyed by op and type. A kernel is called by
+// every member of a team with the same arguments, does its member's share and ends without a barrier; it
+// never allocates, synchronises or throws.
 #pragma once
 #include <memory>
 #include <span>
@@ -12,8 +12,8 @@
 
 namespace gemmule {
 
-// A value at run time, seen as a matrix: a batched value is (rows, features), a parameter (first dimension, the
-// rest), or (1, n) for a vector.
+// A value at run time, seen as a matrix: a batched value is (rows, features), a parameter (first dimension,
+// the rest), or (1, n) for a vector.
 struct Operand {
   void* data;
   Index rows, cols;
@@ -62,9 +62,11 @@ struct Backend {
   // The variant of the hardware in use: "avx512".
   const char* (*variant)();
   // This member's part of one optimizer step on a range; the largest magnitude written.
-  double (*update)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team);
+  double (*update)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range,
+                   const Team& team);
   // The same step on copies: what `update` would return, with nothing changed.
-  double (*rehearse)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team);
+  double (*rehearse)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range,
+                     const Team& team);
   // The largest magnitude among this member's part of the gradients of a range; infinity for NaN.
   double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
 };

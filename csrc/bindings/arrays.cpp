@@ -5,14 +5,18 @@ namespace gemmule::bindings {
 DType dtype_of(const py::array& array, const char* what) {
   for (DType type : {DType::f32, DType::f64, DType::i64})
     if (array.dtype().is(numpy_dtype(type)) || array.dtype().equal(numpy_dtype(type))) return type;
-  fail(ErrorKind::dtype, what, " is ", py::str(array.dtype()).cast<std::string>(), ", not float32 or float64");
+  fail(ErrorKind::dtype, what, " is ", py::str(array.dtype()).cast<std::string>(),
+       ", not float32 or float64");
 }
 
 py::dtype numpy_dtype(DType type) {
   switch (type) {
-    case DType::f32: return py::dtype::of<float>();
-    case DType::f64: return py::dtype::of<double>();
-    case DType::i64: return py::dtype::of<std::int64_t>();
+    case DType::f32:
+      return py::dtype::of<float>();
+    case DType::f64:
+      return py::dtype::of<double>();
+    case DType::i64:
+      return py::dtype::of<std::int64_t>();
   }
   fail(ErrorKind::dtype, "a dtype without a NumPy name");
 }

@@ -28,13 +28,15 @@ void bind_ops(py::module_& m);
 
 // -- arrays: checked, never converted -----------------------------------------------------------------------
 
-DType dtype_of(const py::array& array, const char* what);  // float32, float64 or int64 in native order; else DTypeError
+DType dtype_of(const py::array& array,
+               const char* what);  // float32, float64 or int64 in native order; else DTypeError
 py::dtype numpy_dtype(DType type);
 Shape shape_of(const py::array& array);
 // C-contiguous, aligned, of this type; `writable` for outputs. Errors name `what`.
 void require_array(const py::array& array, DType type, const char* what, bool writable = false);
 // The same, and of shape (rows, *dims); returns rows.
-Index require_batch(const py::array& array, DType type, const Shape& dims, const char* what, bool writable = false);
+Index require_batch(const py::array& array, DType type, const Shape& dims, const char* what,
+                    bool writable = false);
 
 inline const std::byte* bytes(const py::array& array) { return static_cast<const std::byte*>(array.data()); }
 inline std::byte* writable_bytes(py::array& array) { return static_cast<std::byte*>(array.mutable_data()); }
@@ -42,7 +44,8 @@ inline std::byte* writable_bytes(py::array& array) { return static_cast<std::byt
 // A writable NumPy view of memory that `owner` keeps alive.
 py::array view(DType type, const Shape& shape, void* data, py::handle owner);
 
-// Ctrl-C, asked for with the GIL. After a run that it stopped, `raise_pending` raises what Python has pending.
+// Ctrl-C, asked for with the GIL. After a run that it stopped, `raise_pending` raises what Python has
+// pending.
 Poll signal_poll();
 [[noreturn]] void raise_pending();
 

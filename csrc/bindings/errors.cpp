@@ -17,13 +17,20 @@ void bind_errors(py::module_&) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
       switch (error.kind()) {
-        case ErrorKind::shape: return raise("ShapeError", error.what());
-        case ErrorKind::dtype: return raise("DTypeError", error.what());
-        case ErrorKind::device: return raise("DeviceError", error.what());
-        case ErrorKind::divergence: return raise("DivergenceError", error.what());
-        case ErrorKind::value: return PyErr_SetString(PyExc_ValueError, error.what());
-        case ErrorKind::memory: return PyErr_SetString(PyExc_MemoryError, error.what());
-        case ErrorKind::state: return PyErr_SetString(PyExc_RuntimeError, error.what());
+        case ErrorKind::shape:
+          return raise("ShapeError", error.what());
+        case ErrorKind::dtype:
+          return raise("DTypeError", error.what());
+        case ErrorKind::device:
+          return raise("DeviceError", error.what());
+        case ErrorKind::divergence:
+          return raise("DivergenceError", error.what());
+        case ErrorKind::value:
+          return PyErr_SetString(PyExc_ValueError, error.what());
+        case ErrorKind::memory:
+          return PyErr_SetString(PyExc_MemoryError, error.what());
+        case ErrorKind::state:
+          return PyErr_SetString(PyExc_RuntimeError, error.what());
       }
     }
   });

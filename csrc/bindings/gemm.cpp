@@ -1,10 +1,11 @@
 // gm.ops.gemm: a kernel as a function on NumPy arrays of any layout.
+#include "cpu/gemm.h"
+
 #include "bindings/bindings.h"
 #include "core/activations.h"
 #include "core/arena.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
-#include "cpu/gemm.h"
 
 namespace gemmule::bindings {
 namespace {
@@ -40,8 +41,8 @@ MatrixView<const T> matrix(const py::array& array, bool transpose) {
 }
 
 template <class T>
-void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a, bool trans_b,
-         double alpha, double beta, Act act, double slope) {
+void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a,
+         bool trans_b, double alpha, double beta, Act act, double slope) {
   cpu::Gemm<T> call;
   call.a = matrix<T>(a, trans_a);
   call.b = matrix<T>(b, trans_b);
@@ -56,7 +57,8 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
   call.slope = static_cast<T>(slope);
   const auto& kernels = cpu::kernels<T>();
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
+  const double flops =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
   const int members = flops < serial_below ? 1 : num_threads();
   const Index each = round_up(cpu::gemm_workspace(kernels, m, n, k), alignment);
   const Arena workspace(checked_mul(each, members));
@@ -65,8 +67,9 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
            [&](const Team& team) { cpu::gemm(kernels, team, call, workspace.data() + each * team.rank()); });
 }
 
-py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta, bool trans_a,
-               bool trans_b, std::optional<py::array> bias, const std::string& activation, double slope) {
+py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta,
+               bool trans_a, bool trans_b, std::optional<py::array> bias, const std::string& activation,
+               double slope) {
   const Act act = act_of(activation);
   const DType type = dtype_of(a, "gemm: a");
   require(type != DType::i64, ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
@@ -75,19 +78,19 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   require(a.ndim() == 2 && b.ndim() == 2, ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b),
           " are not matrices");
   const Index m = a.shape(trans_a), k = a.shape(!trans_a), inner = b.shape(trans_b), n = b.shape(!trans_b);
-  require(k == inner, ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (", inner,
-          ", ", n, ")");
+  require(k == inner, ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (",
+          inner, ", ", n, ")");
   if (bias) {
     require(dtype_of(*bias, "gemm: bias") == type, ErrorKind::dtype, "gemm: bias is ",
             py::str(bias->dtype()).cast<std::string>(), ", a ", name_of(type));
-    require(shape_of(*bias) == Shape{n}, ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ", n,
-            " columns");
+    require(shape_of(*bias) == Shape{n}, ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ",
+            n, " columns");
   }
   if (wanted) {
     require(dtype_of(*wanted, "gemm: out") == type, ErrorKind::dtype, "gemm: out is ",
             py::str(wanted->dtype()).cast<std::string>(), ", a ", name_of(type));
-    require(shape_of(*wanted) == Shape{m, n}, ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (", m, ", ",
-            n, ")");
+    require(shape_of(*wanted) == Shape{m, n}, ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (",
+            m, ", ", n, ")");
     require(wanted->writeable(), ErrorKind::value, "gemm: out is read-only");
   } else {
     require(beta == 0, ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
@@ -99,7 +102,8 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   if (bias && (contiguous_bias.strides(0) != contiguous_bias.itemsize() || !in_elements(contiguous_bias)))
     contiguous_bias = plain_copy(contiguous_bias);
 
-  // The kernels write rows of adjacent columns that no input shares; any other `out` goes through such an array.
+  // The kernels write rows of adjacent columns that no input shares; any other `out` goes through such an
+  // array.
   py::array out = wanted ? *wanted : py::array(numpy_dtype(type), Shape{m, n}.dims());
   const Extent extent(out);
   const bool direct = in_elements(out) && (n <= 1 || out.strides(1) == out.itemsize()) &&
@@ -120,8 +124,8 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
 
 void bind_gemm(py::module_& m) {
   m.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("out") = py::none(), py::arg("alpha") = 1.0,
-        py::arg("beta") = 0.0, py::arg("trans_a") = false, py::arg("trans_b") = false, py::arg("bias") = py::none(),
-        py::arg("activation") = "identity", py::arg("slope") = 1.0);
+        py::arg("beta") = 0.0, py::arg("trans_a") = false, py::arg("trans_b") = false,
+        py::arg("bias") = py::none(), py::arg("activation") = "identity", py::arg("slope") = 1.0);
 }
 
 }  // namespace gemmule::bindings

@@ -11,7 +11,8 @@ void copy_result(const py::object& result, DType type, const Shape& shape, void*
   const char kind = array.dtype().kind();
   require(kind == 'f' || kind == 'i' || kind == 'u' || kind == 'b', ErrorKind::dtype, what, " returned ",
           py::str(array.dtype()).cast<std::string>(), ", not real numbers");
-  require(shape_of(array) == shape, ErrorKind::shape, what, " returned shape ", shape_of(array), ", not ", shape);
+  require(shape_of(array) == shape, ErrorKind::shape, what, " returned shape ", shape_of(array), ", not ",
+          shape);
   const py::array target = view(type, shape, dst, py::none());
   target[py::ellipsis()] = array;
 }
@@ -35,11 +36,11 @@ std::shared_ptr<py::object> shared(py::object object) {
           }};
 }
 
-ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::object forward, py::object backward,
-                  const std::string& name) {
+ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::object forward,
+                  py::object backward, const std::string& name) {
   Graph& g = self.graph;
-  require(x >= 0 && static_cast<std::size_t>(x) < g.values.size(), ErrorKind::value, "python: the graph has no value ",
-          x);
+  require(x >= 0 && static_cast<std::size_t>(x) < g.values.size(), ErrorKind::value,
+          "python: the graph has no value ", x);
   const Shape in = g.info(x).dims, out{std::vector<Index>(dims)};
   const DType type = g.type;
   const auto held_forward = shared(std::move(forward)), held_backward = shared(std::move(backward));
@@ -47,13 +48,14 @@ ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::
   op.dims = out;
   op.forward = [=](Index rows, const void* x_data, void* y_data) {
     const py::gil_scoped_acquire gil;
-    copy_result((*held_forward)(copy_of(type, rows, in, x_data)), type, batch_of(rows, out), y_data, (name + ": forward").c_str());
+    copy_result((*held_forward)(copy_of(type, rows, in, x_data)), type, batch_of(rows, out), y_data,
+                (name + ": forward").c_str());
   };
   op.backward = [=](Index rows, const void* dy, const void* x_data, const void* y, void* dx) {
     const py::gil_scoped_acquire gil;
     copy_result((*held_backward)(copy_of(type, rows, out, dy), copy_of(type, rows, in, x_data),
-                                   copy_of(type, rows, out, y)), type, batch_of(rows, in), dx,
-                (name + ": backward").c_str());
+                                 copy_of(type, rows, out, y)),
+                type, batch_of(rows, in), dx, (name + ": backward").c_str());
   };
   g.callbacks.push_back(std::move(op));
   Attrs attrs;
@@ -76,8 +78,8 @@ void bind_graph(py::module_& m) {
           py::arg("dims"), py::arg("name") = "x")
       .def(
           "parameter",
-          [](PyGraph& self, std::shared_ptr<Store> store, int segment, const std::vector<Index>& shape, bool trainable,
-             const std::string& name) {
+          [](PyGraph& self, std::shared_ptr<Store> store, int segment, const std::vector<Index>& shape,
+             bool trainable, const std::string& name) {
             return self.graph.parameter(std::move(store), segment, Shape(shape), trainable, name);
           },
           py::arg("store"), py::arg("segment"), py::arg("shape"), py::arg("trainable"), py::arg("name"))
@@ -133,8 +135,8 @@ void bind_graph(py::module_& m) {
       .def(
           "dims",
           [](const PyGraph& self, ValueId value) {
-            require(value >= 0 && static_cast<std::size_t>(value) < self.graph.values.size(), ErrorKind::value,
-                    "the graph has no value ", value);
+            require(value >= 0 && static_cast<std::size_t>(value) < self.graph.values.size(),
+                    ErrorKind::value, "the graph has no value ", value);
             return py::tuple(py::cast(self.graph.info(value).dims.dims()));
           },
           py::arg("value"));

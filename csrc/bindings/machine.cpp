@@ -56,8 +56,8 @@ void bind_machine(py::module_& m) {
   m.def(
       "set_num_threads",
       [](std::optional<int> count) {
-        require(!count || (*count >= 1 && *count <= max_threads), ErrorKind::value, "set_num_threads: count is ",
-                count.value_or(0), ", not 1 to ", max_threads);
+        require(!count || (*count >= 1 && *count <= max_threads), ErrorKind::value,
+                "set_num_threads: count is ", count.value_or(0), ", not 1 to ", max_threads);
         set_num_threads(count.value_or(0));
       },
       py::arg("count"));
@@ -76,7 +76,8 @@ void bind_machine(py::module_& m) {
   m.def(
       "fma_ceiling",
       [](const std::string& dtype, int threads, double seconds) {
-        require(threads >= 1 && threads <= max_threads, ErrorKind::value, "fma_ceiling: threads is ", threads);
+        require(threads >= 1 && threads <= max_threads, ErrorKind::value, "fma_ceiling: threads is ",
+                threads);
         const bool wide = gemmule::dtype_of(dtype) == DType::f64;
         const py::gil_scoped_release release;
         return wide ? fma_ceiling<double>(threads, seconds) : fma_ceiling<float>(threads, seconds);

@@ -11,9 +11,12 @@ namespace {
 template <class Body>
 void for_type(const py::array& x, const char* op, const Body& body) {
   switch (dtype_of(x, op)) {
-    case DType::f32: return body(float{});
-    case DType::f64: return body(double{});
-    case DType::i64: fail(ErrorKind::dtype, op, " is int64, not float32 or float64");
+    case DType::f32:
+      return body(float{});
+    case DType::f64:
+      return body(double{});
+    case DType::i64:
+      fail(ErrorKind::dtype, op, " is int64, not float32 or float64");
   }
 }
 
@@ -46,11 +49,12 @@ struct Matrix {
 template <class Body>
 void in_parallel(Index count, double work, Index grain, const Body& body) {
   const py::gil_scoped_release release;
-  run_team(work < serial_below ? 1 : num_threads(), [&](const Team& team) { body(team.share(count, grain)); });
+  run_team(work < serial_below ? 1 : num_threads(),
+           [&](const Team& team) { body(team.share(count, grain)); });
 }
 
-constexpr Index line = 16;           // floats on a cache line
-constexpr double elementwise = 10;   // operations an element, about
+constexpr Index line = 16;          // floats on a cache line
+constexpr double elementwise = 10;  // operations an element, about
 
 template <class Kernel>
 void unary(const char* what, const py::array& x, py::array& out, const Kernel& kernel) {
@@ -74,8 +78,8 @@ void activation_grad(const std::string& kind, double slope, const py::array& dh,
     const T *grad = data<T>(dh), *kept = data<T>(saved);
     T* to = writable<T>(out);
     in_parallel(dh.size(), elementwise * static_cast<double>(dh.size()), line, [&](Span s) {
-      cpu::kernels<T>().element.activation_grad(act, static_cast<T>(slope), s.size(), grad + s.begin, kept + s.begin,
-                                                to + s.begin);
+      cpu::kernels<T>().element.activation_grad(act, static_cast<T>(slope), s.size(), grad + s.begin,
+                                                kept + s.begin, to + s.begin);
     });
   });
 }
@@ -124,7 +128,8 @@ void dropout(const py::array& x, py::array out, double rate, std::uint64_t key, 
     args.layer = layer;
     args.rate = rate;
     in_parallel(rows, elementwise * static_cast<double>(x.size()), 1, [&](Span s) {
-      cpu::kernels<T>().element.dropout(args, s.begin, s.size(), cols, from + s.begin * cols, to + s.begin * cols);
+      cpu::kernels<T>().element.dropout(args, s.begin, s.size(), cols, from + s.begin * cols,
+                                        to + s.begin * cols);
     });
   });
 }
@@ -134,8 +139,8 @@ void sum_rows(const py::array& x, py::array out, bool accumulate) {
     require_like(x, x, "sum_rows: x");
     require(x.ndim() == 2, ErrorKind::shape, "sum_rows: x ", shape_of(x), " is not a matrix");
     require_array(out, dtype_of(x, "x"), "sum_rows: out", true);
-    require(shape_of(out) == Shape{x.shape(1)}, ErrorKind::shape, "sum_rows: out ", shape_of(out), " does not fit x ",
-            shape_of(x));
+    require(shape_of(out) == Shape{x.shape(1)}, ErrorKind::shape, "sum_rows: out ", shape_of(out),
+            " does not fit x ", shape_of(x));
     const Index rows = x.shape(0), cols = x.shape(1);
     const T* from = data<T>(x);
     T* to = writable<T>(out);
@@ -158,8 +163,8 @@ struct LossArrays {
       require_like(target, pred, "loss: target");
       return;
     }
-    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype, "loss: ",
-            name_of(loss), " takes real targets, not int64 labels");
+    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype,
+            "loss: ", name_of(loss), " takes real targets, not int64 labels");
     const Index count = require_labels(target, Shape{cols}, "loss");
     require(count == rows, ErrorKind::shape, "loss: pred has ", rows, " samples, target ", count);
   }
@@ -173,7 +178,8 @@ double loss(const std::string& kind, const py::array& pred, const py::array& tar
   for_type(pred, "loss: pred", [&]<class T>(T) {
     const LossArrays x(which, pred, target);
     std::vector<double> samples(static_cast<std::size_t>(x.rows));
-    cpu::kernels<T>().element.loss(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels, samples.data());
+    cpu::kernels<T>().element.loss(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
+                                   samples.data());
     for (double sample : samples) mean += sample;
     mean /= static_cast<double>(x.rows);
   });
@@ -197,15 +203,17 @@ void bind_ops(py::module_& m) {
       "activation",
       [](const std::string& kind, double slope, const py::array& z, py::array out) {
         const Act act = act_of(kind);
-        unary("activation: z", z, out, [&]<class T>(const cpu::ElementKernels<T>& k, Index n, const T* x, T* y) {
-          k.activation(act, static_cast<T>(slope), n, x, y);
-        });
+        unary("activation: z", z, out,
+              [&]<class T>(const cpu::ElementKernels<T>& k, Index n, const T* x, T* y) {
+                k.activation(act, static_cast<T>(slope), n, x, y);
+              });
       },
       py::arg("kind"), py::arg("slope"), py::arg("z"), py::arg("out"));
-  m.def("activation_grad", &activation_grad, py::arg("kind"), py::arg("slope"), py::arg("dh"), py::arg("saved"),
-        py::arg("out"));
+  m.def("activation_grad", &activation_grad, py::arg("kind"), py::arg("slope"), py::arg("dh"),
+        py::arg("saved"), py::arg("out"));
   m.def(
-      "activation_saves_input", [](const std::string& kind) { return saves_input(act_of(kind)); }, py::arg("kind"));
+      "activation_saves_input", [](const std::string& kind) { return saves_input(act_of(kind)); },
+      py::arg("kind"));
   m.def(
       "exp",
       [](const py::array& x, py::array out) {

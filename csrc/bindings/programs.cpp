@@ -21,7 +21,8 @@ void require_rows(const char* op, Index rows, Index others, const char* what) {
 void run_predictor(const Predictor& self, const py::array& x, py::array out) {
   const Graph& g = self.program().graph();
   const Index rows = require_batch(x, g.type, g.info(self.input()).dims, "predict: x");
-  require_rows("predict", rows, require_batch(out, g.type, g.info(self.output()).dims, "predict: out", true), "out");
+  require_rows("predict", rows, require_batch(out, g.type, g.info(self.output()).dims, "predict: out", true),
+               "out");
   Poll poll = signal_poll();
   const std::byte* from = bytes(x);
   std::byte* to = writable_bytes(out);
@@ -33,7 +34,8 @@ void run_predictor(const Predictor& self, const py::array& x, py::array out) {
   if (!done) raise_pending();
 }
 
-std::vector<py::array> run_trace(const PyGraph& graph, const std::vector<ValueId>& values, const py::array& x) {
+std::vector<py::array> run_trace(const PyGraph& graph, const std::vector<ValueId>& values,
+                                 const py::array& x) {
   for (ValueId value : values) require_value(graph, value);
   const Graph& g = graph.graph;
   const Index rows = require_batch(x, g.type, g.info(input_of(g)).dims, "trace: x");
@@ -62,9 +64,10 @@ struct PyTape {
   void forward(const py::array& x, py::array out, std::uint64_t key, std::uint64_t step) {
     const Graph& g = tape.program().graph();
     const Index rows = require_batch(x, g.type, g.info(tape.input()).dims, "forward: x");
-    require_rows("forward", rows, require_batch(out, g.type, g.info(tape.output()).dims, "forward: out", true), "out");
-    require(rows <= tape.program().capacity(), ErrorKind::shape, "forward: x has ", rows, " samples, the tape ",
-            tape.program().capacity());
+    require_rows("forward", rows,
+                 require_batch(out, g.type, g.info(tape.output()).dims, "forward: out", true), "out");
+    require(rows <= tape.program().capacity(), ErrorKind::shape, "forward: x has ", rows,
+            " samples, the tape ", tape.program().capacity());
     held = x;
     const std::byte* from = bytes(x);
     std::byte* to = writable_bytes(out);
@@ -76,10 +79,10 @@ struct PyTape {
     const Graph& g = tape.program().graph();
     require(tape.rows() > 0, ErrorKind::state, "backward: call forward first");
     const Index rows = require_batch(dout, g.type, g.info(tape.output()).dims, "backward: dout");
-    require(rows == tape.rows(), ErrorKind::shape, "backward: dout has ", rows, " samples, the last forward had ",
-            tape.rows());
-    require(rows == require_batch(dx, g.type, g.info(tape.input()).dims, "backward: dx", true), ErrorKind::shape,
-            "backward: dx does not fit the input");
+    require(rows == tape.rows(), ErrorKind::shape, "backward: dout has ", rows,
+            " samples, the last forward had ", tape.rows());
+    require(rows == require_batch(dx, g.type, g.info(tape.input()).dims, "backward: dx", true),
+            ErrorKind::shape, "backward: dx does not fit the input");
     const std::byte* from = bytes(dout);
     std::byte* to = writable_bytes(dx);
     const py::gil_scoped_release release;
@@ -97,7 +100,8 @@ py::tuple run_evaluator(Evaluator& self, const py::array& x, const py::array& y)
   const bool labels = dtype_of(y, "evaluate: y") == DType::i64;
   const Shape& dims = g.info(self.output()).dims;
   require_rows("evaluate", rows,
-               labels ? require_labels(y, dims, "evaluate") : require_batch(y, g.type, dims, "evaluate: y"), "y");
+               labels ? require_labels(y, dims, "evaluate") : require_batch(y, g.type, dims, "evaluate: y"),
+               "y");
   Poll poll = signal_poll();
   const std::byte *from = bytes(x), *targets = bytes(y);
   std::vector<double> means;
@@ -149,13 +153,15 @@ void bind_programs(py::module_& m) {
       .def_property_readonly("capacity", [](const PyTape& self) { return self.tape.program().capacity(); })
       .def("forward", &PyTape::forward, py::arg("x"), py::arg("out"), py::arg("key"), py::arg("step"))
       .def("backward", &PyTape::backward, py::arg("dout"), py::arg("dx"))
-      .def("describe", [](const PyTape& self) { return self.tape.program().describe("forward and backward"); });
+      .def("describe",
+           [](const PyTape& self) { return self.tape.program().describe("forward and backward"); });
 
   py::class_<Evaluator>(m, "Evaluator")
       .def(py::init([](const PyGraph& graph, ValueId output, const std::string& loss,
                        const std::vector<std::string>& metrics, Index capacity) {
              require_value(graph, output);
-             return std::make_unique<Evaluator>(graph.graph, output, loss_of(loss), metrics_of(metrics), capacity);
+             return std::make_unique<Evaluator>(graph.graph, output, loss_of(loss), metrics_of(metrics),
+                                                capacity);
            }),
            py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("capacity"))
       .def("run", &run_evaluator, py::arg("x"), py::arg("y"));

@@ -33,14 +33,15 @@ UpdateArgs update_args(const Hyper& hyper) {
   return args;
 }
 
-std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args, const std::vector<PyRange>& ranges) {
+std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args,
+                                             const std::vector<PyRange>& ranges) {
   const Index slots = rule != Rule::sgd ? 2 : args.momentum != 0 ? 1 : 0;
   std::vector<ParameterRange> list;
   for (const auto& [store, array, begin, end] : ranges) {
     require_array(array, store->type(), "update: slots", true);
     const Shape shape = shape_of(array);
-    require(shape.rank() == 2 && shape[0] >= slots && shape[1] == store->size(), ErrorKind::shape, "update: slots ",
-            shape, " do not hold ", slots, " of ", store->size());
+    require(shape.rank() == 2 && shape[0] >= slots && shape[1] == store->size(), ErrorKind::shape,
+            "update: slots ", shape, " do not hold ", slots, " of ", store->size());
     ParameterRange range;
     range.store = store;
     range.begin = begin;
@@ -54,8 +55,8 @@ std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args, 
 
 // A trainer and how far its last run came.
 struct PyTrainer {
-  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss, const std::vector<std::string>& metrics,
-            Index batch_size)
+  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss,
+            const std::vector<std::string>& metrics, Index batch_size)
       : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size) {}
 
   std::vector<py::tuple> epochs() const {
@@ -65,15 +66,17 @@ struct PyTrainer {
   }
 
   std::vector<py::tuple> run(const py::array& x, const py::array& y, Index epochs_wanted,
-                             std::optional<py::array> order, bool shuffle, std::uint64_t key, std::uint64_t step,
-                             const std::string& rule_name, const Hyper& hyper, Index updates,
-                             const std::vector<PyRange>& ranges) {
+                             std::optional<py::array> order, bool shuffle, std::uint64_t key,
+                             std::uint64_t step, const std::string& rule_name, const Hyper& hyper,
+                             Index updates, const std::vector<PyRange>& ranges) {
+    result = {};  // first: whatever is raised below, it says how far this call came
     const Graph& g = trainer.graph();
     const Shape& dims = g.info(trainer.output()).dims;
     FitCall call;
     call.rows = require_batch(x, g.type, g.info(input_of(g)).dims, "fit: x");
     call.labels = dtype_of(y, "fit: y") == DType::i64;
-    const Index targets = call.labels ? require_labels(y, dims, "fit") : require_batch(y, g.type, dims, "fit: y");
+    const Index targets =
+        call.labels ? require_labels(y, dims, "fit") : require_batch(y, g.type, dims, "fit: y");
     require(targets == call.rows, ErrorKind::shape, "fit: x has ", call.rows, " samples, y ", targets);
     require(epochs_wanted >= 0, ErrorKind::value, "fit: epochs is ", epochs_wanted);
     if (order) {
@@ -91,15 +94,15 @@ struct PyTrainer {
     const UpdateArgs args = update_args(hyper);
     Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
     Poll poll = signal_poll();
-    result = {};
     {
       const py::gil_scoped_release release;
       trainer.run(call, stepper, poll, result);
     }
     if (result.end == FitEnd::interrupted) raise_pending();
     if (result.end == FitEnd::diverged)
-      fail(ErrorKind::divergence, "fit: the ", result.reason, " is not finite in epoch ", result.epochs.size() + 1,
-           ", batch ", result.batch, "; the network holds the step before. A smaller learning rate or scaled inputs help");
+      fail(ErrorKind::divergence, "fit: the ", result.reason, " is not finite in epoch ",
+           result.epochs.size() + 1, ", batch ", result.batch,
+           "; the network holds the step before. A smaller learning rate or scaled inputs help");
     return epochs();
   }
 
@@ -107,7 +110,8 @@ struct PyTrainer {
   FitResult result;
 };
 
-void update(const std::string& rule_name, const Hyper& hyper, Index updates, const std::vector<PyRange>& ranges) {
+void update(const std::string& rule_name, const Hyper& hyper, Index updates,
+            const std::vector<PyRange>& ranges) {
   const Rule rule = rule_of(rule_name);
   const UpdateArgs args = update_args(hyper);
   Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
@@ -131,9 +135,9 @@ void bind_training(py::module_& m) {
   py::class_<PyTrainer>(m, "Trainer")
       .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index>(),
            py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"))
-      .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"), py::arg("order"),
-           py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"), py::arg("hyper"), py::arg("updates"),
-           py::arg("ranges"))
+      .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"),
+           py::arg("order"), py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"),
+           py::arg("hyper"), py::arg("updates"), py::arg("ranges"))
       .def_property_readonly("steps_done", [](const PyTrainer& self) { return self.result.steps; })
       .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs.size(); })
       .def_property_readonly("partial", &PyTrainer::epochs)

@@ -1,5 +1,5 @@
-// How a formula is spelled so that host, device and every ISA can share its one definition: `static` and always
-// inlined, it leaves no symbol behind, so no linker can mix up copies compiled for different CPUs.
+// How a formula is spelled so that host, device and every ISA can share its one definition: `static` and
+// always inlined, it leaves no symbol behind, so no linker can mix up copies compiled for different CPUs.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -7,13 +7,8 @@ namespace {
 
 constexpr const char* act_names[act_count] = {"identity",  "relu", "leaky_relu", "elu",  "gelu",
                                               "gelu_tanh", "silu", "sigmoid",    "tanh", "softplus"};
-constexpr const char* loss_names[loss_count] = {"mse",
-                                                "half_mse",
-                                                "mae",
-                                                "bce",
-                                                "bce_with_logits",
-                                                "cross_entropy",
-                                                "cross_entropy_probabilities"};
+constexpr const char* loss_names[loss_count] = {
+    "mse", "half_mse", "mae", "bce", "bce_with_logits", "cross_entropy", "cross_entropy_probabilities"};
 constexpr const char* rule_names[] = {"sgd", "adam", "adamw"};
 
 template <class Kind, std::size_t n>

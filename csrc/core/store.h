@@ -1,6 +1,6 @@
-// Where parameters live: one flat buffer of values and one of gradients, cut into segments that start on cache
-// lines. The padding between segments is zero and stays zero under every optimizer, so an update, a checkpoint or an
-// all-reduce is one walk over the whole buffer.
+// Where parameters live: one flat buffer of values and one of gradients, cut into segments that start on
+// cache lines. The padding between segments is zero and stays zero under every optimizer, so an update, a
+// checkpoint or an all-reduce is one walk over the whole buffer.
 #pragma once
 #include <vector>
 

@@ -20,9 +20,12 @@ Index size_of(DType type) { return type == DType::f32 ? 4 : 8; }
 
 const char* name_of(DType type) {
   switch (type) {
-    case DType::f32: return "float32";
-    case DType::f64: return "float64";
-    case DType::i64: return "int64";
+    case DType::f32:
+      return "float32";
+    case DType::f64:
+      return "float64";
+    case DType::i64:
+      return "int64";
   }
   return "?";
 }

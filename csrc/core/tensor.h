@@ -1,5 +1,5 @@
-// Sizes and views. Every size is an int64 whose products are checked: a shape that overflows is an error before it
-// is an allocation.
+// Sizes and views. Every size is an int64 whose products are checked: a shape that overflows is an error
+// before it is an allocation.
 #pragma once
 #include <initializer_list>
 #include <ostream>
@@ -16,7 +16,7 @@ Index checked_add(Index a, Index b);
 Index round_up(Index value, Index multiple);
 
 Index size_of(DType type);
-const char* name_of(DType type);       // "float32"
+const char* name_of(DType type);  // "float32"
 DType dtype_of(const std::string& name);
 
 class Shape {

@@ -41,7 +41,8 @@ int cores_in_affinity() {
   std::set<std::string> cores;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (!CPU_ISSET(cpu, &mask)) continue;
-    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+    std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
+                       "/topology/thread_siblings_list");
     std::string siblings;
     cores.insert(std::getline(file, siblings) ? siblings : std::to_string(cpu));
   }
@@ -69,10 +70,13 @@ int cgroup_quota() { return 0; }
 
 std::atomic<int> requested{0};
 
-// libgomp's workers do not survive a fork, and the child would wait for them for ever: dismiss them before it.
+// libgomp's workers do not survive a fork, and the child would wait for them for ever: dismiss them before
+// it.
 void survive_fork() {
-#if !defined(_WIN32) && _OPENMP >= 201811
-  static const int registered = pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
+  // OpenMP 5.0's call; GCC has it since version 9, though it states 4.5.
+#if !defined(_WIN32) && (_OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__)))
+  static const int registered =
+      pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
   (void)registered;
 #endif
 }
@@ -92,6 +96,7 @@ void Barrier::wait() {
     if (phase_.load(std::memory_order_acquire) != phase) return;
     pause();
   }
+  sleeps_.fetch_add(1, std::memory_order_relaxed);
   while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase, std::memory_order_acquire);
 }
 

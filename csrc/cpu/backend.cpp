@@ -74,8 +74,8 @@ template <class T>
 void activation_grad(const OpCall& call) {
   const Span part = call.team.share(call.out.count(), line);
   kernels<T>().element.activation_grad(call.attrs.act, static_cast<T>(call.attrs.slope), part.size(),
-                                       call.in[0].as<const T>() + part.begin, call.in[1].as<const T>() + part.begin,
-                                       call.out.as<T>() + part.begin);
+                                       call.in[0].as<const T>() + part.begin,
+                                       call.in[1].as<const T>() + part.begin, call.out.as<T>() + part.begin);
 }
 
 template <class T>
@@ -91,8 +91,8 @@ void softmax_grad(const OpCall& call) {
   const Index cols = call.out.inner;
   const Span rows = call.team.share(cols > 0 ? call.out.count() / cols : 0);
   const Index at = rows.begin * cols;
-  kernels<T>().element.softmax_grad(rows.size(), cols, call.in[0].as<const T>() + at, call.in[1].as<const T>() + at,
-                                    call.out.as<T>() + at);
+  kernels<T>().element.softmax_grad(rows.size(), cols, call.in[0].as<const T>() + at,
+                                    call.in[1].as<const T>() + at, call.out.as<T>() + at);
 }
 
 template <class T>
@@ -104,21 +104,23 @@ void dropout(const OpCall& call) {
   args.step = call.scalars.step;
   args.layer = call.attrs.layer;
   args.rate = call.attrs.rate;
-  kernels<T>().element.dropout(args, rows.begin, rows.size(), cols, call.in[0].as<const T>() + rows.begin * cols,
+  kernels<T>().element.dropout(args, rows.begin, rows.size(), cols,
+                               call.in[0].as<const T>() + rows.begin * cols,
                                call.out.as<T>() + rows.begin * cols);
 }
 
 template <class T>
 void add(const OpCall& call) {
   const Span part = call.team.share(call.out.count(), line);
-  kernels<T>().element.add(part.size(), call.in[0].as<const T>() + part.begin, call.in[1].as<const T>() + part.begin,
-                           call.out.as<T>() + part.begin);
+  kernels<T>().element.add(part.size(), call.in[0].as<const T>() + part.begin,
+                           call.in[1].as<const T>() + part.begin, call.out.as<T>() + part.begin);
 }
 
 // A member's rows of prediction and target.
 template <class T>
 struct LossRows {
-  explicit LossRows(const OpCall& call) : pred(call.in[0]), target(call.in[1]), rows(call.team.share(pred.rows)) {
+  explicit LossRows(const OpCall& call)
+      : pred(call.in[0]), target(call.in[1]), rows(call.team.share(pred.rows)) {
     labels = target.type == DType::i64;
     const Index at = rows.begin * (labels ? 1 : target.cols);
     first_target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
@@ -134,15 +136,16 @@ struct LossRows {
 template <class T>
 void loss(const OpCall& call) {
   const LossRows<T> x(call);
-  kernels<T>().element.loss(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target, x.labels,
-                            call.out.as<double>() + x.rows.begin);
+  kernels<T>().element.loss(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
+                            x.labels, call.out.as<double>() + x.rows.begin);
 }
 
 template <class T>
 void loss_grad(const OpCall& call) {
   const LossRows<T> x(call);
-  kernels<T>().element.loss_grad(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target, x.labels,
-                                 T(1) / static_cast<T>(x.pred.rows), call.out.as<T>() + x.rows.begin * x.pred.cols);
+  kernels<T>().element.loss_grad(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
+                                 x.labels, T(1) / static_cast<T>(x.pred.rows),
+                                 call.out.as<T>() + x.rows.begin * x.pred.cols);
 }
 
 void nothing(const OpCall&) {}  // a reshape is its input under another name
@@ -150,20 +153,33 @@ void nothing(const OpCall&) {}  // a reshape is its input under another name
 template <class T>
 OpKernel kernel_of(OpKind op) {
   switch (op) {
-    case OpKind::dense: return dense<T>;
-    case OpKind::matmul: return matmul<T>;
-    case OpKind::sum_rows: return sum_rows<T>;
-    case OpKind::activation: return activation<T>;
-    case OpKind::activation_grad: return activation_grad<T>;
-    case OpKind::softmax: return softmax<T>;
-    case OpKind::softmax_grad: return softmax_grad<T>;
-    case OpKind::dropout: return dropout<T>;
-    case OpKind::add: return add<T>;
-    case OpKind::loss: return loss<T>;
-    case OpKind::loss_grad: return loss_grad<T>;
-    case OpKind::reshape: return nothing;
+    case OpKind::dense:
+      return dense<T>;
+    case OpKind::matmul:
+      return matmul<T>;
+    case OpKind::sum_rows:
+      return sum_rows<T>;
+    case OpKind::activation:
+      return activation<T>;
+    case OpKind::activation_grad:
+      return activation_grad<T>;
+    case OpKind::softmax:
+      return softmax<T>;
+    case OpKind::softmax_grad:
+      return softmax_grad<T>;
+    case OpKind::dropout:
+      return dropout<T>;
+    case OpKind::add:
+      return add<T>;
+    case OpKind::loss:
+      return loss<T>;
+    case OpKind::loss_grad:
+      return loss_grad<T>;
+    case OpKind::reshape:
+      return nothing;
     case OpKind::python:
-    case OpKind::python_grad: return nullptr;  // the plan's own
+    case OpKind::python_grad:
+      return nullptr;  // the plan's own
   }
   return nullptr;
 }
@@ -190,7 +206,8 @@ struct RangePart {
     const Index at = range.begin + part.begin;
     value = reinterpret_cast<T*>(range.store->values()) + at;
     grad = reinterpret_cast<T*>(range.store->grads()) + at;
-    for (int i = 0; i < 2; ++i) slot[i] = range.slots[i] ? reinterpret_cast<T*>(range.slots[i]) + at : nullptr;
+    for (int i = 0; i < 2; ++i)
+      slot[i] = range.slots[i] ? reinterpret_cast<T*>(range.slots[i]) + at : nullptr;
   }
   Index count;
   T *value, *grad, *slot[2];
@@ -199,7 +216,8 @@ struct RangePart {
 template <class T>
 double update(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
   const RangePart<T> part(range, team);
-  return kernels<T>().element.update(rule, args, part.count, part.value, part.grad, part.slot[0], part.slot[1]);
+  return kernels<T>().element.update(rule, args, part.count, part.value, part.grad, part.slot[0],
+                                     part.slot[1]);
 }
 
 template <class T>
@@ -213,9 +231,9 @@ double rehearse(Rule rule, const UpdateArgs& args, const ParameterRange& range, 
     const T* source[3] = {part.value, part.slot[0], part.slot[1]};
     for (int i = 0; i < 3; ++i)
       if (source[i]) std::copy_n(source[i] + at, count, copy[i]);
-    reach = std::max(reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
-                                                        source[1] ? copy[1] : nullptr,
-                                                        source[2] ? copy[2] : nullptr));
+    reach = std::max(
+        reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
+                                           source[1] ? copy[1] : nullptr, source[2] ? copy[2] : nullptr));
   }
   return reach;
 }
@@ -237,10 +255,12 @@ const Backend backend = {
     path_of,
     [] { return active().name; },
     [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-      return type == DType::f64 ? update<double>(rule, args, range, team) : update<float>(rule, args, range, team);
+      return type == DType::f64 ? update<double>(rule, args, range, team)
+                                : update<float>(rule, args, range, team);
     },
     [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-      return type == DType::f64 ? rehearse<double>(rule, args, range, team) : rehearse<float>(rule, args, range, team);
+      return type == DType::f64 ? rehearse<double>(rule, args, range, team)
+                                : rehearse<float>(rule, args, range, team);
     },
     [](DType type, const ParameterRange& range, const Team& team) {
       return type == DType::f64 ? max_gradient<double>(range, team) : max_gradient<float>(range, team);

@@ -6,11 +6,13 @@ namespace gemmule::cpu {
 namespace {
 
 // `count` cut into `parts` of sizes that differ by one at most.
-Index cut(Index count, Index parts, Index part) { return count / parts * part + std::min(part, count % parts); }
+Index cut(Index count, Index parts, Index part) {
+  return count / parts * part + std::min(part, count % parts);
+}
 Index pieces(Index count, Index largest) { return (count + largest - 1) / largest; }
 
-// Members form a grid over C: the grid whose largest block is smallest, and among those the one that packs least
-// (every member packs the rows of A and the columns of B it needs; sharing them would take barriers).
+// Members form a grid over C: the grid whose largest block is smallest, and among those the one that packs
+// least (every member packs the rows of A and the columns of B it needs; sharing them would take barriers).
 struct Block {
   Span rows, cols;
 };
@@ -32,9 +34,9 @@ Block block_of(const Team& team, Index m, Index n, Index lanes) {
   return {row_team.share(m), col_team.share(n, lanes)};
 }
 
-// The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column panels (jr); the
-// micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's strip of A is packed where it is used,
-// and stays in L1.
+// The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
+// panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
+// strip of A is packed where it is used, and stays in L1.
 template <class T>
 class BlockGemm {
  public:
@@ -44,8 +46,8 @@ class BlockGemm {
     depth_ = call.a.cols;
     strip_ = workspace;
     packed_ = workspace + strip_size(k_, depth_);
-    // Packing an element costs about as much as 4 to 8 multiplications by it: what is used by few tiles stays in place, as
-    // long as its rows do not fall on the same cache sets.
+    // Packing an element costs about as much as 4 to 8 multiplications by it: what is used by few tiles stays
+    // in place, as long as its rows do not fall on the same cache sets.
     const auto far_apart = [](Index stride) { return stride * static_cast<Index>(sizeof(T)) % 1024 != 0; };
     const bool few_columns = block.cols.size() <= 4 * panel_, few_rows = block.rows.size() <= 256;
     a_in_place_ = (call.a.row_stride == 1 || (call.a.col_stride == 1 && far_apart(call.a.row_stride))) &&
@@ -68,7 +70,8 @@ class BlockGemm {
     const Index vectors = pieces(block_.cols.size(), k_.lanes);
     for (Index jc = 0; jc < column_blocks; ++jc) {
       const Index j0 = block_.cols.begin + cut(vectors, column_blocks, jc) * k_.lanes;
-      const Index j1 = std::min(block_.cols.begin + cut(vectors, column_blocks, jc + 1) * k_.lanes, block_.cols.end);
+      const Index j1 =
+          std::min(block_.cols.begin + cut(vectors, column_blocks, jc + 1) * k_.lanes, block_.cols.end);
       for (Index pc = 0; pc < depths; ++pc)
         multiply({j0, j1}, {cut(depth_, depths, pc), cut(depth_, depths, pc + 1)}, pc == 0, pc + 1 == depths);
     }

@@ -22,8 +22,8 @@ struct Gemm {
 template <class T>
 Index gemm_workspace(const Kernels<T>& kernels, Index m, Index n, Index k);
 
-// Called by every member of the team; `workspace` is the member's own. Each member computes a block of C, all of its
-// depth, so the result does not depend on the size of the team. Ends without a barrier.
+// Called by every member of the team; `workspace` is the member's own. Each member computes a block of C, all
+// of its depth, so the result does not depend on the size of the team. Ends without a barrier.
 template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace);
 

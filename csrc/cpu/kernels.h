@@ -11,14 +11,14 @@ namespace gemmule::cpu {
 
 // One register tile of C = epilogue(alpha op(A) op(B) + beta C).
 //
-// The micro-kernel accumulates acc[i][j] = sum over p < depth of A(i, p) B(p, j) in registers, p ascending, then
-// writes `cols` columns of each row of C:
+// The micro-kernel accumulates acc[i][j] = sum over p < depth of A(i, p) B(p, j) in registers, p ascending,
+// then writes `cols` columns of each row of C:
 //   C(i, j) = act(alpha acc[i][j] + beta C(i, j) + bias[j])
 // beta = 0 never reads C, which may then hold NaN. Nothing right of `cols` is written.
-// `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes` long
-// and readable to its full length (packed panels are padded with zeros).
-// `act` is identity, relu or leaky_relu: those cost one instruction in registers. The others are applied by the
-// driver to the tile's rows while they are in L1.
+// `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
+// long and readable to its full length (packed panels are padded with zeros). `act` is identity, relu or
+// leaky_relu: those cost one instruction in registers. The others are applied by the driver to the tile's
+// rows while they are in L1.
 template <class T>
 struct TileArgs {
   Index depth;
@@ -64,7 +64,8 @@ struct DropoutArgs {
   double rate = 0;          // probability of zero
 };
 
-// Contiguous arrays, `count` or rows * cols long; dst may be any of the inputs itself, never a shifted overlap.
+// Contiguous arrays, `count` or rows * cols long; dst may be any of the inputs itself, never a shifted
+// overlap.
 template <class T>
 struct ElementKernels {
   void (*activation)(Act act, T slope, Index count, const T* z, T* h);
@@ -81,14 +82,15 @@ struct ElementKernels {
   // dst[j] = sum over rows of x[i * x_row + j] (+ dst[j] if accumulate), for j < cols; an accumulator takes
   // at most 384 terms.
   void (*sum_rows)(Index rows, Index cols, const T* x, Index x_row, T* dst, bool accumulate);
-  // Loss of each sample (a mean over outputs for the elementwise losses). `target` is T (rows x cols), or for the
-  // cross entropies std::int64_t (rows) when labels is true.
-  void (*loss)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels, double* sample_loss);
+  // Loss of each sample (a mean over outputs for the elementwise losses). `target` is T (rows x cols), or for
+  // the cross entropies std::int64_t (rows) when labels is true.
+  void (*loss)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels,
+               double* sample_loss);
   // dpred = scale * d(sum of sample losses)/dpred.
-  void (*loss_grad)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels, T scale,
-                    T* dpred);
-  // One optimizer step over flat buffers; slots s0, s1 as the rule needs. Returns the largest magnitude written
-  // (weights and slots), infinity where that is not a number.
+  void (*loss_grad)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels,
+                    T scale, T* dpred);
+  // One optimizer step over flat buffers; slots s0, s1 as the rule needs. Returns the largest magnitude
+  // written (weights and slots), infinity where that is not a number.
   double (*update)(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad, T* s0, T* s1);
   // max |x|, infinity where x holds NaN.
   double (*max_abs)(Index count, const T* x);
@@ -98,7 +100,8 @@ template <class T>
 struct Kernels {
   GemmKernels<T> gemm;
   ElementKernels<T> element;
-  // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA ceiling.
+  // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
+  // ceiling.
   double (*fma_chains)(Index iterations);
 };
 

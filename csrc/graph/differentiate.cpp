@@ -13,16 +13,16 @@ void Adjoints::add(ValueId id, ValueId grad) {
 
 namespace {
 
-// A value is wanted if a trainable parameter (or a wanted input) reaches it. A Python op is always: its layer may have
-// parameters of its own.
+// A value is wanted if a trainable parameter (or a wanted input) reaches it. A Python op is always: its layer
+// may have parameters of its own.
 std::vector<bool> find_wanted(const Graph& graph, ValueId input, bool want_input) {
   std::vector<bool> wanted(graph.values.size(), false);
   for (const ParameterRef& p : graph.parameters) wanted[static_cast<std::size_t>(p.value)] = p.trainable;
   if (want_input) wanted[static_cast<std::size_t>(input)] = true;
   for (const Node& node : graph.nodes) {
-    const bool reached = node.op == OpKind::python || std::any_of(node.in.begin(), node.in.end(), [&](ValueId id) {
-                           return wanted[static_cast<std::size_t>(id)];
-                         });
+    const bool reached = node.op == OpKind::python ||
+                         std::any_of(node.in.begin(), node.in.end(),
+                                     [&](ValueId id) { return wanted[static_cast<std::size_t>(id)]; });
     wanted[static_cast<std::size_t>(node.out)] = reached;
     if (node.op == OpKind::python) wanted[static_cast<std::size_t>(node.in[0])] = true;
   }
@@ -31,7 +31,8 @@ std::vector<bool> find_wanted(const Graph& graph, ValueId input, bool want_input
 
 }  // namespace
 
-ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input, bool accumulate) {
+ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input,
+                      bool accumulate) {
   Adjoints adjoints(graph, find_wanted(graph, input, want_input));
   if (seed != no_value) adjoints.add(output, seed);
   const std::size_t forward = graph.nodes.size();
@@ -45,7 +46,8 @@ ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input,
     const ParameterRef& p = graph.parameters[i];
     const ValueId grad = adjoints.of(p.value);
     if (grad == no_value) continue;
-    const ValueId sum = accumulate ? graph.apply(OpKind::add, {p.value, grad}, {}, adjoints.name(p.value)) : grad;
+    const ValueId sum =
+        accumulate ? graph.apply(OpKind::add, {p.value, grad}, {}, adjoints.name(p.value)) : grad;
     if (accumulate) {
       // grad += d: the add reads the gradient in place of the parameter, which has its shape.
       Value held = graph.value(p.value);

@@ -15,7 +15,8 @@ void remove_dead(Graph& graph, const std::vector<ValueId>& keep) {
   for (ValueId id : keep) needed[static_cast<std::size_t>(id)] = true;
   std::vector<Node> alive;
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
-    const bool writes_gradient = graph.value(node->out).home == Home::gradient || node->op == OpKind::python_grad;
+    const bool writes_gradient =
+        graph.value(node->out).home == Home::gradient || node->op == OpKind::python_grad;
     if (!needed[static_cast<std::size_t>(node->out)] && !writes_gradient) continue;
     for (ValueId id : node->in) needed[static_cast<std::size_t>(id)] = true;
     alive.push_back(*node);
@@ -24,15 +25,16 @@ void remove_dead(Graph& graph, const std::vector<ValueId>& keep) {
   graph.nodes = std::move(alive);
 }
 
-// dense, activation -> dense with an activation. The pre-activation must have no other reader: a derivative computed from z
-// keeps the two apart, one computed from h does not.
+// dense, activation -> dense with an activation. The pre-activation must have no other reader: a derivative
+// computed from z keeps the two apart, one computed from h does not.
 void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
   std::vector<Node> fused;
   for (const Node& node : graph.nodes) {
     Node* dense = nullptr;
     if (node.op == OpKind::activation)
       for (Node& earlier : fused)
-        if (earlier.op == OpKind::dense && earlier.out == node.in[0] && earlier.attrs.act == Act::identity) dense = &earlier;
+        if (earlier.op == OpKind::dense && earlier.out == node.in[0] && earlier.attrs.act == Act::identity)
+          dense = &earlier;
     if (dense && graph.readers(dense->out) == 1 && !contains(keep, dense->out)) {
       dense->out = node.out;
       dense->attrs.act = node.attrs.act;
@@ -53,7 +55,8 @@ void fuse_accumulation(Graph& graph) {
     Node* source = nullptr;
     if (into_gradient)
       for (Node& earlier : fused)
-        if (earlier.out == node.in[1] && (earlier.op == OpKind::matmul || earlier.op == OpKind::sum_rows)) source = &earlier;
+        if (earlier.out == node.in[1] && (earlier.op == OpKind::matmul || earlier.op == OpKind::sum_rows))
+          source = &earlier;
     if (source && graph.readers(source->out) == 1) {
       source->out = node.out;
       source->attrs.accumulate = true;
@@ -72,8 +75,8 @@ void fuse_loss(Graph& graph, ValueId loss) {
   if (before < 0) return;
   const Node& link = graph.nodes[static_cast<std::size_t>(before)];
   const bool softmax = link.op == OpKind::softmax && node.attrs.loss == Loss::cross_entropy_probabilities;
-  const bool sigmoid = link.op == OpKind::activation && link.attrs.act == Act::sigmoid && link.attrs.slope == 1 &&
-                       node.attrs.loss == Loss::bce;
+  const bool sigmoid = link.op == OpKind::activation && link.attrs.act == Act::sigmoid &&
+                       link.attrs.slope == 1 && node.attrs.loss == Loss::bce;
   if (!softmax && !sigmoid) return;
   node.attrs.loss = softmax ? Loss::cross_entropy : Loss::bce_with_logits;
   node.in[0] = link.in[0];

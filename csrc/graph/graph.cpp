@@ -12,14 +12,15 @@ ValueId Graph::input(Shape dims, std::string name, DType dtype) {
   return static_cast<ValueId>(values.size()) - 1;
 }
 
-ValueId Graph::parameter(std::shared_ptr<Store> store, int segment, Shape dims, bool trainable, std::string name) {
+ValueId Graph::parameter(std::shared_ptr<Store> store, int segment, Shape dims, bool trainable,
+                         std::string name) {
   for (const ParameterRef& p : parameters)
     if (p.store == store && p.segment == segment) return p.value;
   require(segment >= 0 && static_cast<std::size_t>(segment) < store->counts().size(), ErrorKind::value,
           "parameter '", name, "': the store has no segment ", segment);
   const Index count = store->counts()[static_cast<std::size_t>(segment)];
-  require(dims.count() == count, ErrorKind::shape, "parameter '", name, "': shape ", dims, " does not hold ", count,
-          " elements");
+  require(dims.count() == count, ErrorKind::shape, "parameter '", name, "': shape ", dims, " does not hold ",
+          count, " elements");
   require(store->type() == type, ErrorKind::dtype, "parameter '", name, "' is ", name_of(store->type()),
           ", its graph ", name_of(type));
   const int index = static_cast<int>(parameters.size());

@@ -1,5 +1,5 @@
-// What a network does: ops in single-assignment form. A node reads values and makes one; nodes stand in the order
-// they run. Shapes never count the batch: a batched value has `rows` of them at run time.
+// What a network does: ops in single-assignment form. A node reads values and makes one; nodes stand in the
+// order they run. Shapes never count the batch: a batched value has `rows` of them at run time.
 #pragma once
 #include <functional>
 #include <memory>
@@ -99,8 +99,8 @@ struct Graph {
   const ValueInfo& info(ValueId id) const { return values[static_cast<std::size_t>(id)].info; }
   Value& value(ValueId id) { return values[static_cast<std::size_t>(id)]; }
   const Value& value(ValueId id) const { return values[static_cast<std::size_t>(id)]; }
-  int producer(ValueId id) const;  // node index, -1 for a leaf
-  int readers(ValueId id) const;   // how many nodes read it
+  int producer(ValueId id) const;             // node index, -1 for a leaf
+  int readers(ValueId id) const;              // how many nodes read it
   Index count(ValueId id, Index rows) const;  // elements
 
   DType type;

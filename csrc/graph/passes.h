@@ -6,21 +6,23 @@
 
 namespace gemmule {
 
-// Joins softmax + cross_entropy_probabilities into cross_entropy on logits, and sigmoid + bce into bce_with_logits:
-// the pair's derivative, p - t, neither overflows nor divides. Acts on the loss node that makes `loss`.
+// Joins softmax + cross_entropy_probabilities into cross_entropy on logits, and sigmoid + bce into
+// bce_with_logits: the pair's derivative, p - t, neither overflows nor divides. Acts on the loss node that
+// makes `loss`.
 void fuse_loss(Graph& graph, ValueId loss);
 
-// Appends the backward pass of `output`. `seed` is the value that holds its adjoint; no_value where `output` is a loss,
-// which starts from itself. A gradient of a trainable parameter gets the home Home::gradient, added to what is there if
-// `accumulate`. Returns the adjoint of `input`, or no_value unless `want_input`.
-ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input, bool accumulate);
+// Appends the backward pass of `output`. `seed` is the value that holds its adjoint; no_value where `output`
+// is a loss, which starts from itself. A gradient of a trainable parameter gets the home Home::gradient,
+// added to what is there if `accumulate`. Returns the adjoint of `input`, or no_value unless `want_input`.
+ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input,
+                      bool accumulate);
 
-// Removes nodes whose results nobody needs, then joins an activation to the dense op before it where no other node reads the
-// pre-activation. Values in `keep` are needed and stay as they are.
+// Removes nodes whose results nobody needs, then joins an activation to the dense op before it where no other
+// node reads the pre-activation. Values in `keep` are needed and stay as they are.
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
 
-// Where each value of Home::arena lies: byte offsets into one block, by liveness at `capacity` rows. Values in `keep`
-// live to the end. With `share` false every value has its own place.
+// Where each value of Home::arena lies: byte offsets into one block, by liveness at `capacity` rows. Values
+// in `keep` live to the end. With `share` false every value has its own place.
 struct Placement {
   std::vector<Index> offset;  // -1: not in the arena
   Index bytes = 0;

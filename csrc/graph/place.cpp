@@ -7,8 +7,8 @@
 namespace gemmule {
 namespace {
 
-// A block of memory and the stretch of nodes during which it is in use. Values that share it (a reshape's two sides, an
-// op done in place) hold its index.
+// A block of memory and the stretch of nodes during which it is in use. Values that share it (a reshape's two
+// sides, an op done in place) hold its index.
 struct Block {
   Index bytes;
   int first, last;
@@ -51,7 +51,8 @@ class Placer {
     for (ValueId id : keep_) last_read_[static_cast<std::size_t>(id)] = static_cast<int>(graph_.nodes.size());
   }
 
-  // The block of an input that the result can use: a reshape's always, an in-place op's where the input ends here.
+  // The block of an input that the result can use: a reshape's always, an in-place op's where the input ends
+  // here.
   int taken_over(const Node& node, int now) const {
     const bool view = node.op == OpKind::reshape;
     const int position = view ? 0 : rule(node.op).in_place;
@@ -67,7 +68,8 @@ class Placer {
   Placement lay_out() {
     std::vector<Block*> order;
     for (Block& b : blocks_) order.push_back(&b);
-    std::stable_sort(order.begin(), order.end(), [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
     Placement placement;
     std::vector<const Block*> placed;  // by offset
     for (Block* b : order) {

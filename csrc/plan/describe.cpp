@@ -38,12 +38,12 @@ std::string kilobytes(Index bytes) {
 }  // namespace
 
 std::string Program::describe(const std::string& title) const {
-  std::string text = title + ": " + std::to_string(nodes()) + " ops, batch " + std::to_string(capacity_) + ", " +
-                     name_of(graph_.type) + ", " + backend_.name + " (" + backend_.variant() + ", " +
+  std::string text = title + ": " + std::to_string(nodes()) + " ops, batch " + std::to_string(capacity_) +
+                     ", " + name_of(graph_.type) + ", " + backend_.name + " (" + backend_.variant() + ", " +
                      std::to_string(team_size(capacity_)) + " threads)\n";
   char line[256];
-  std::snprintf(line, sizeof line, "%4s  %-16s %-22s %-20s %-18s %10s  %s\n", "#", "op", "fused", "makes", "shape",
-                "MFLOP", "memory");
+  std::snprintf(line, sizeof line, "%4s  %-16s %-22s %-20s %-18s %10s  %s\n", "#", "op", "fused", "makes",
+                "shape", "MFLOP", "memory");
   text += line;
   double total = 0;
   Index separate = 0;
@@ -64,7 +64,8 @@ std::string Program::describe(const std::string& title) const {
       separate += round_up(graph_.count(node.out, capacity_) * size_of(out.info.type), alignment);
   }
   std::snprintf(line, sizeof line, "%.3f MFLOP a run; ", total * 1e-6);
-  return text + line + "arena " + kilobytes(placement_.bytes) + " (" + kilobytes(separate) + " without sharing)\n";
+  return text + line + "arena " + kilobytes(placement_.bytes) + " (" + kilobytes(separate) +
+         " without sharing)\n";
 }
 
 }  // namespace gemmule

@@ -28,8 +28,8 @@ bool is_computed(const Graph& graph, ValueId id) {
   return producer >= 0 && graph.nodes[static_cast<std::size_t>(producer)].op != OpKind::reshape;
 }
 
-// Calls body(team, first row, rows) for chunks of at most the program's capacity, all in one team if it can. Between
-// chunks it may be interrupted: then false.
+// Calls body(team, first row, rows) for chunks of at most the program's capacity, all in one team if it can.
+// Between chunks it may be interrupted: then false.
 template <class Body>
 bool in_chunks(const Program& program, const Execution& execution, Index rows, Poll& poll, const Body& body) {
   const auto loop = [&](const Team& team) {
@@ -82,7 +82,8 @@ bool Predictor::run(const std::byte* x, Index rows, std::byte* out, Poll& poll) 
     team.barrier();
     run_all(program_, team, *execution, count, poll);
     if (!direct && team.leads())
-      std::memcpy(out + at * out_row, address(*execution, output_), static_cast<std::size_t>(count * out_row));
+      std::memcpy(out + at * out_row, address(*execution, output_),
+                  static_cast<std::size_t>(count * out_row));
   });
 }
 
@@ -106,7 +107,8 @@ Tape::Tape(Graph graph, ValueId output, Index capacity) : input_(input_of(graph)
 }
 
 void Tape::copy_out(ValueId value, std::byte* dst) const {
-  std::memcpy(dst, address(*execution_, value), static_cast<std::size_t>(bytes_of(program_->graph(), value, rows_)));
+  std::memcpy(dst, address(*execution_, value),
+              static_cast<std::size_t>(bytes_of(program_->graph(), value, rows_)));
 }
 
 void Tape::forward(const std::byte* x, Index rows, std::byte* out, const StepScalars& scalars) {
@@ -134,7 +136,8 @@ void Tape::backward(const std::byte* dout, std::byte* dx) {
 
 LossGraph::LossGraph(Graph network, ValueId network_output, Loss kind, bool labels)
     : graph(std::move(network)), input(input_of(graph)), output(network_output) {
-  target = graph.input(labels ? Shape{} : graph.info(output).dims, "target", labels ? DType::i64 : graph.type);
+  target =
+      graph.input(labels ? Shape{} : graph.info(output).dims, "target", labels ? DType::i64 : graph.type);
   Attrs attrs;
   attrs.loss = kind;
   loss = graph.apply(OpKind::loss, {output, target}, attrs, "loss");
@@ -153,7 +156,11 @@ struct Evaluator::Compiled {
 };
 
 Evaluator::Evaluator(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index capacity)
-    : graph_(std::move(graph)), output_(output), loss_(loss), metrics_(std::move(metrics)), capacity_(capacity) {}
+    : graph_(std::move(graph)),
+      output_(output),
+      loss_(loss),
+      metrics_(std::move(metrics)),
+      capacity_(capacity) {}
 
 const Evaluator::Compiled& Evaluator::compiled(bool labels) {
   const std::lock_guard lock(mutex_);
@@ -162,27 +169,30 @@ const Evaluator::Compiled& Evaluator::compiled(bool labels) {
   return *entry;
 }
 
-std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool labels, Index rows, Poll& poll) {
+std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool labels, Index rows,
+                                   Poll& poll) {
   const Compiled& c = compiled(labels);
   const Graph& graph = c.program.graph();
   const Lease execution(c.program, c.program.team_size(std::min(rows, capacity_)));
   const Index x_row = bytes_of(graph, c.input, 1), y_row = bytes_of(graph, c.target, 1);
   std::vector<double> sums(1 + metrics_.size(), 0.0);
-  const bool done = in_chunks(c.program, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
-    if (team.leads()) {
-      bind_external(*execution, c.input, x + at * x_row);
-      bind_external(*execution, c.target, y + at * y_row);
-      c.program.bind_views(*execution);
-    }
-    team.barrier();
-    run_all(c.program, team, *execution, count, poll);
-    if (!team.leads() || poll.stopped()) return;
-    const double* losses = c.program.operand(*execution, c.loss, count).as<const double>();
-    for (Index i = 0; i < count; ++i) sums[0] += losses[i];
-    const Operand pred = c.program.operand(*execution, c.output, count);
-    const Operand target = c.program.operand(*execution, c.target, count);
-    for (std::size_t m = 0; m < metrics_.size(); ++m) sums[m + 1] += sum_metric(metrics_[m], loss_, pred, target);
-  });
+  const bool done =
+      in_chunks(c.program, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
+        if (team.leads()) {
+          bind_external(*execution, c.input, x + at * x_row);
+          bind_external(*execution, c.target, y + at * y_row);
+          c.program.bind_views(*execution);
+        }
+        team.barrier();
+        run_all(c.program, team, *execution, count, poll);
+        if (!team.leads() || poll.stopped()) return;
+        const double* losses = c.program.operand(*execution, c.loss, count).as<const double>();
+        for (Index i = 0; i < count; ++i) sums[0] += losses[i];
+        const Operand pred = c.program.operand(*execution, c.output, count);
+        const Operand target = c.program.operand(*execution, c.target, count);
+        for (std::size_t m = 0; m < metrics_.size(); ++m)
+          sums[m + 1] += sum_metric(metrics_[m], loss_, pred, target);
+      });
   if (!done) return {};
   for (double& sum : sums) sum /= static_cast<double>(rows);
   return sums;

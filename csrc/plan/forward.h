@@ -50,7 +50,8 @@ class Tape {
   StepScalars scalars_;
 };
 
-// The graph of a network with its loss on top; labels are one int64 a sample, other targets look like the output.
+// The graph of a network with its loss on top; labels are one int64 a sample, other targets look like the
+// output.
 struct LossGraph {
   LossGraph(Graph network, ValueId output, Loss loss, bool labels);
   Graph graph;

@@ -40,7 +40,8 @@ template <class T>
 double error(bool squared, const Operand& pred, const Operand& target) {
   double sum = 0;
   for (Index i = 0; i < pred.count(); ++i) {
-    const double e = static_cast<double>(pred.as<const T>()[i]) - static_cast<double>(target.as<const T>()[i]);
+    const double e =
+        static_cast<double>(pred.as<const T>()[i]) - static_cast<double>(target.as<const T>()[i]);
     sum += squared ? e * e : std::abs(e);
   }
   return sum / static_cast<double>(pred.cols);

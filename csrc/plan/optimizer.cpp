@@ -9,8 +9,8 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-// Within these magnitudes no rule can leave float32's range (3.4e38) in one step: the largest intermediate is Adam's squared
-// gradient with decay, (1e9 + 1e6 * 1e12)^2. Beyond them a step is rehearsed on copies first.
+// Within these magnitudes no rule can leave float32's range (3.4e38) in one step: the largest intermediate is
+// Adam's squared gradient with decay, (1e9 + 1e6 * 1e12)^2. Beyond them a step is rehearsed on copies first.
 constexpr double safe_gradient = 1e9, safe_reach = 1e12, safe_setting = 1e6;
 
 }  // namespace
@@ -23,20 +23,22 @@ Stepper::Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Inde
       updates_(updates),
       ranges_(std::move(ranges)),
       reach_(infinity),
-      figures_(max_threads) {
+      figures_{std::vector<Figure>(max_threads), std::vector<Figure>(max_threads),
+               std::vector<Figure>(max_threads)} {
   for (const ParameterRange& range : ranges_)
-    require(range.begin >= 0 && range.begin <= range.end && range.end <= range.store->size(), ErrorKind::value,
-            "update: range [", range.begin, ", ", range.end, ") leaves a store of ", range.store->size());
+    require(range.begin >= 0 && range.begin <= range.end && range.end <= range.store->size(),
+            ErrorKind::value, "update: range [", range.begin, ", ", range.end, ") leaves a store of ",
+            range.store->size());
   always_rehearse_ = args_.lr > safe_setting || args_.weight_decay > safe_setting || args_.momentum > 1 ||
                      (rule != Rule::sgd && args_.eps <= 0);
 }
 
-double Stepper::largest(const Team& team, double mine) {
-  figures_[static_cast<std::size_t>(team.rank())].value = mine;
+double Stepper::largest(const Team& team, double mine, int agreement) {
+  std::vector<Figure>& figures = figures_[agreement];
+  figures[static_cast<std::size_t>(team.rank())].value = mine;
   team.barrier();
   double all = 0;
-  for (int i = 0; i < team.size(); ++i) all = std::max(all, figures_[static_cast<std::size_t>(i)].value);
-  team.barrier();  // the figures may be written again
+  for (int i = 0; i < team.size(); ++i) all = std::max(all, figures[static_cast<std::size_t>(i)].value);
   return all;
 }
 
@@ -53,7 +55,7 @@ bool Stepper::step(const Team& team) {
   double figure = 0;
   for (const ParameterRange& range : ranges_)
     figure = std::max(figure, backend_.max_gradient(range.store->type(), range, team));
-  const double gradient = largest(team, figure);
+  const double gradient = largest(team, figure, 0);
   if (gradient == infinity) {
     if (team.leads()) reason_ = "gradient";
     return false;
@@ -62,7 +64,7 @@ bool Stepper::step(const Team& team) {
     figure = 0;
     for (const ParameterRange& range : ranges_)
       figure = std::max(figure, backend_.rehearse(range.store->type(), rule_, now, range, team));
-    if (largest(team, figure) == infinity) {
+    if (largest(team, figure, 1) == infinity) {
       if (team.leads()) reason_ = "update";
       return false;
     }
@@ -70,12 +72,11 @@ bool Stepper::step(const Team& team) {
   figure = 0;
   for (const ParameterRange& range : ranges_)
     figure = std::max(figure, backend_.update(range.store->type(), rule_, now, range, team));
-  const double reach = largest(team, figure);
+  const double reach = largest(team, figure, 2);
   if (team.leads()) {
     reach_ = always_rehearse_ ? infinity : reach;
     ++updates_;
   }
-  team.barrier();
   return true;
 }
 

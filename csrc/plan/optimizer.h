@@ -9,7 +9,8 @@ namespace gemmule {
 class Stepper {
  public:
   // `updates`: steps this optimizer has done before, Adam's t - 1.
-  Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Index updates, std::vector<ParameterRange> ranges);
+  Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Index updates,
+          std::vector<ParameterRange> ranges);
 
   // Called by every member of a team; ends with a barrier. False, and nothing changed, where
   // a gradient or the update is not finite; `reason` then says which.
@@ -19,7 +20,7 @@ class Stepper {
 
  private:
   // The largest of the members' figures, the same for every member.
-  double largest(const Team& team, double mine);
+  double largest(const Team& team, double mine, int agreement);
   UpdateArgs args_now() const;
 
   const Backend& backend_;
@@ -34,7 +35,7 @@ class Stepper {
   struct alignas(64) Figure {
     double value;
   };
-  std::vector<Figure> figures_;
+  std::vector<Figure> figures_[3];  // one per agreement of a step, so that one barrier each is enough
 };
 
 }  // namespace gemmule

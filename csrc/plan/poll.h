@@ -1,5 +1,5 @@
-// Lets a long native run be interrupted: the leading member asks, about every 50 ms, whether to stop; the answer is read
-// by all behind the next barrier, so that every member leaves at the same place.
+// Lets a long native run be interrupted: the leading member asks, about every 50 ms, whether to stop; the
+// answer is read by all behind the next barrier, so that every member leaves at the same place.
 #pragma once
 #include <chrono>
 #include <functional>
@@ -8,7 +8,8 @@ namespace gemmule {
 
 class Poll {
  public:
-  explicit Poll(std::function<bool()> interrupted) : interrupted_(std::move(interrupted)), next_(Clock::now() + period) {}
+  explicit Poll(std::function<bool()> interrupted)
+      : interrupted_(std::move(interrupted)), next_(Clock::now() + period) {}
 
   // By the leading member, before a barrier.
   void ask() {

@@ -63,6 +63,54 @@ Program::Program(const Backend& backend, Graph graph, Index capacity, std::vecto
             backend_.name, " has no kernel for ", rule(node.op).name);
     flops_per_row_ += rule(node.op).cost(graph_, node, 1);
   }
+  for (const Value& value : graph_.values) {
+    const ValueInfo& info = value.info;
+    const Index count = info.dims.count(), inner = info.dims.rank() ? info.dims.back() : 1;
+    const Index rows = info.batched || info.dims.rank() < 2 ? 1 : info.dims[0];
+    layout_.push_back({{nullptr, rows, rows > 0 ? count / rows : 0, inner, info.type}, info.batched});
+  }
+  find_barriers();
+}
+
+void Program::find_barriers() {
+  // Memory as an interval in one of four spaces: the arena's bytes; parameters, gradients and externals by
+  // number.
+  struct Region {
+    Home space;
+    Index begin, end;
+    bool overlaps(const Region& other) const {
+      return space == other.space && begin < other.end && other.begin < end;
+    }
+  };
+  const auto region_of = [&](ValueId id) -> Region {
+    while (graph_.value(id).home == Home::arena && placement_.offset[static_cast<std::size_t>(id)] < 0)
+      id = graph_.nodes[static_cast<std::size_t>(graph_.producer(id))].in[0];  // a view of what it reshapes
+    const Value& value = graph_.value(id);
+    if (value.home == Home::arena) {
+      const Index offset = placement_.offset[static_cast<std::size_t>(id)];
+      return {Home::arena, offset, offset + graph_.count(id, capacity_) * size_of(value.info.type)};
+    }
+    const Index number = value.home == Home::external ? id : value.parameter;
+    return {value.home, number, number + 1};
+  };
+  const auto overlap_any = [](const std::vector<Region>& list, const Region& region) {
+    return std::any_of(list.begin(), list.end(), [&](const Region& other) { return region.overlaps(other); });
+  };
+  std::vector<Region> read, written;  // since the last barrier
+  barrier_after_.assign(graph_.nodes.size(), false);
+  for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
+    const Node& node = graph_.nodes[i];
+    const Region out = region_of(node.out);
+    bool conflict = overlap_any(read, out) || overlap_any(written, out);
+    for (ValueId id : node.in) conflict |= overlap_any(written, region_of(id));
+    if (conflict) {
+      barrier_after_[i - 1] = true;
+      read.clear();
+      written.clear();
+    }
+    for (ValueId id : node.in) read.push_back(region_of(id));
+    written.push_back(out);
+  }
 }
 
 int Program::end_of(ValueId value) const { return graph_.producer(value) + 1; }
@@ -72,14 +120,10 @@ int Program::team_size(Index rows) const {
 }
 
 Operand Program::operand(const Execution& execution, ValueId value, Index rows) const {
-  const ValueInfo& info = graph_.info(value);
-  const Index count = info.dims.count();
-  const Index inner = info.dims.rank() ? info.dims.back() : 1;
-  Operand x{execution.address[static_cast<std::size_t>(value)], rows, count, inner, info.type};
-  if (!info.batched) {
-    x.rows = info.dims.rank() > 1 ? info.dims[0] : 1;
-    x.cols = x.rows > 0 ? count / x.rows : 0;
-  }
+  const Layout& layout = layout_[static_cast<std::size_t>(value)];
+  Operand x = layout.at_one_row;
+  x.data = execution.address[static_cast<std::size_t>(value)];
+  if (layout.batched) x.rows = rows;
   return x;
 }
 
@@ -89,8 +133,9 @@ Index Program::workspace_bytes(const Execution& execution) const {
   const StepScalars scalars;
   for (const Node& node : graph_.nodes) {
     const Call call(*this, execution, node, capacity_);
-    bytes = std::max(bytes, backend_.workspace(node.op, graph_.type,
-                                               {alone, node.attrs, call.inputs(), call.out, nullptr, scalars}));
+    bytes =
+        std::max(bytes, backend_.workspace(node.op, graph_.type,
+                                           {alone, node.attrs, call.inputs(), call.out, nullptr, scalars}));
   }
   return round_up(bytes, alignment);
 }
@@ -171,16 +216,17 @@ void Program::run(Execution& execution, int begin, int end, Index rows, const St
 void Program::run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
                          const StepScalars& scalars, Poll* poll) const {
   void* workspace = execution.workspace.data() + execution.workspace_bytes * team.rank();
+  const bool timed = verbose();
   for (int i = begin; i < end; ++i) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
     const Call call(*this, execution, node, rows);
     const OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars};
-    const OpKernel kernel = backend_.kernel(node.op, graph_.type);
-    const auto start = verbose() ? Clock::now() : Clock::time_point();
-    kernel(op);
+    const auto start = timed ? Clock::now() : Clock::time_point();
+    backend_.kernel(node.op, graph_.type)(op);
+    if (!timed && i + 1 < end && !barrier_after_[static_cast<std::size_t>(i)]) continue;
     if (poll && team.leads()) poll->ask();
     team.barrier();
-    if (start != Clock::time_point() && team.leads())
+    if (timed && team.leads())
       report(*this, node, op, std::chrono::duration<double>(Clock::now() - start).count());
     if (poll && poll->stopped()) return;
   }

@@ -11,8 +11,8 @@
 
 namespace gemmule {
 
-// One caller's memory: arena, workspaces and the address of every value. Checked out of a program's pool, so that
-// concurrent callers never share one.
+// One caller's memory: arena, workspaces and the address of every value. Checked out of a program's pool, so
+// that concurrent callers never share one.
 struct Execution {
   Arena arena, workspace;
   Index workspace_bytes = 0;  // per member
@@ -40,11 +40,13 @@ class Program {
   std::unique_ptr<Execution> checkout(int members) const;
   void give_back(std::unique_ptr<Execution> execution) const;
 
-  // Runs nodes [begin, end) on `rows` rows. Native stretches run on a team of `execution.members`; between them, with no
-  // team alive, Python ops call Python and may throw. Leaves early, at the same op on every member, once `poll` says so.
+  // Runs nodes [begin, end) on `rows` rows. Native stretches run on a team of `execution.members`; between
+  // them, with no team alive, Python ops call Python and may throw. Leaves early, at the same op on every
+  // member, once `poll` says so.
   void run(Execution& execution, int begin, int end, Index rows, const StepScalars& scalars,
            Poll* poll = nullptr) const;
-  // The same as a member of a team that is already running; only for programs that never call Python. Ends with a barrier.
+  // The same as a member of a team that is already running; only for programs that never call Python. Ends
+  // with a barrier.
   void run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
                   const StepScalars& scalars, Poll* poll = nullptr) const;
 
@@ -58,9 +60,19 @@ class Program {
   void run_python(Execution& execution, const Node& node, Index rows) const;
   Index workspace_bytes(const Execution& execution) const;
 
+  // An operand without its address, so that a run only fills in rows and pointers.
+  struct Layout {
+    Operand at_one_row;
+    bool batched;
+  };
+  // Nodes that touch no memory of each other's run without a barrier between them.
+  void find_barriers();
+
   const Backend& backend_;
   Graph graph_;
   Index capacity_;
+  std::vector<Layout> layout_;       // by value
+  std::vector<bool> barrier_after_;  // by node
   Placement placement_;
   bool calls_python_ = false;
   double flops_per_row_ = 0;

@@ -5,19 +5,20 @@
 #include <cstring>
 
 #include "core/shuffle.h"
+#include "plan/crowding.h"
 
 namespace gemmule {
 
-// One training step as a program: forward, loss, backward into the gradients. Batches are gathered into arena-like
-// buffers of the loop, which x and the target are bound to.
+// One training step as a program: forward, loss, backward into the gradients. Batches are gathered into
+// arena-like buffers of the loop, which x and the target are bound to.
 struct Trainer::Compiled {
-  Compiled(const Graph& network, ValueId network_output, Loss kind, bool labels, bool needs_output, Index batch_size)
+  Compiled(const Graph& network, ValueId network_output, Loss kind, bool labels, bool needs_output,
+           Index batch_size)
       : joint(network, network_output, kind, labels),
         program(cpu::backend, differentiated(joint, needs_output), batch_size, kept(joint, needs_output)) {
     const Graph& graph = program.graph();
     x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);
     y_bytes = graph.info(joint.target).dims.count() * size_of(graph.info(joint.target).type);
-    find_python_gradients();
   }
 
   static std::vector<ValueId> kept(const LossGraph& g, bool needs_output) {
@@ -29,22 +30,10 @@ struct Trainer::Compiled {
     fuse(graph, kept(g, needs_output));
     return graph;
   }
-  // Native ops overwrite the gradients of a step; Python layers add to theirs, which must start from zero.
-  void find_python_gradients() {
-    const Graph& graph = program.graph();
-    for (std::size_t i = 0; i < graph.parameters.size(); ++i) {
-      const bool written = std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
-        const Value& out = graph.value(node.out);
-        return out.home == Home::gradient && out.parameter == static_cast<int>(i);
-      });
-      if (!written) unwritten.push_back(graph.parameters[i]);
-    }
-  }
 
   LossGraph joint;
   Program program;
   Index x_bytes, y_bytes;  // of a sample
-  std::vector<ParameterRef> unwritten;
 };
 
 // The state of one run; the members of the team share it and meet at barriers.
@@ -63,7 +52,9 @@ class Trainer::Loop {
         x_(checked_mul(batch_, c_.x_bytes)),
         y_(checked_mul(batch_, c_.y_bytes)),
         order_(static_cast<std::size_t>(call.rows)),
-        scalars_(call.start) {
+        scalars_(call.start),
+        // Python ops open their own teams for the native stretches between them.
+        crowding_(c_.program.calls_python() ? 1 : lease_->members) {
     address(c_.joint.input) = x_.data();
     address(c_.joint.target) = y_.data();
     c_.program.bind_views(*lease_);
@@ -71,22 +62,33 @@ class Trainer::Loop {
   }
 
   void run() {
-    if (c_.program.calls_python())
-      epochs(Team::serial());
-    else
-      run_team(lease_->members, [&](const Team& team) { epochs(team); });
+    while (epoch_ < call_.epochs && result_.end == FitEnd::done) {
+      crowding_.begin_slice();
+      run_team(crowding_.members(), [&](const Team& team) { slice(team); });
+    }
   }
 
  private:
   void*& address(ValueId id) { return lease_->address[static_cast<std::size_t>(id)]; }
 
-  void epochs(const Team& team) {
-    for (Index epoch = 0; epoch < call_.epochs; ++epoch) {
-      if (team.leads()) begin_epoch(epoch);
+  // Steps from where the run stands until it ends, or until the team should be chosen anew.
+  void slice(const Team& team) {
+    Index epoch = epoch_, at = at_;  // every member counts for itself; the leading one keeps the books
+    if (team.leads() && at == 0) begin_epoch(epoch);
+    if (team.leads()) over_ = call_.epochs == 0;
+    team.barrier();
+    while (!over_) {
+      const Index rows = std::min(batch_, call_.rows - at);
+      if (!step(team, at, rows)) return;
+      at += rows;
+      if (at == call_.rows) at = 0, ++epoch;
+      if (team.leads()) {
+        at_ = at, epoch_ = epoch;
+        if (at == 0) end_epoch();
+        if (at == 0 && epoch < call_.epochs) begin_epoch(epoch);
+        over_ = crowding_.ends_slice(team.sleeps()) || epoch == call_.epochs;
+      }
       team.barrier();
-      for (Index at = 0; at < call_.rows; at += batch_)
-        if (!step(team, at, std::min(batch_, call_.rows - at))) return;
-      if (team.leads()) end_epoch();
     }
   }
 
@@ -110,7 +112,6 @@ class Trainer::Loop {
     gather(team, at, rows);
     team.barrier();
     if (c_.program.calls_python()) {
-      clear_unwritten();
       c_.program.run(*lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
     } else {
       c_.program.run_member(team, *lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
@@ -134,19 +135,18 @@ class Trainer::Loop {
 
   void gather(const Team& team, Index at, Index rows) {
     const Span part = team.share(rows);
+    const auto row_of = [&](Index i) { return order_[static_cast<std::size_t>(at + i)]; };
     for (Index i = part.begin; i < part.end; ++i) {
-      const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
-      std::memcpy(x_.data() + i * c_.x_bytes, call_.x + row * c_.x_bytes, static_cast<std::size_t>(c_.x_bytes));
-      std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes, static_cast<std::size_t>(c_.y_bytes));
-    }
-  }
-
-  void clear_unwritten() {
-    for (const ParameterRef& p : c_.unwritten) {
-      const auto segment = static_cast<std::size_t>(p.segment);
-      const Index size = size_of(p.store->type());
-      std::memset(p.store->grads() + p.store->offsets()[segment] * size, 0,
-                  static_cast<std::size_t>(p.store->counts()[segment] * size));
+      // Shuffled rows come from memory, each too short for the hardware prefetcher to get going: ask for the
+      // one after next.
+      if (i + 2 < part.end)
+        for (Index byte = 0; byte < c_.x_bytes; byte += alignment)
+          __builtin_prefetch(call_.x + row_of(i + 2) * c_.x_bytes + byte);
+      const std::int64_t row = row_of(i);
+      std::memcpy(x_.data() + i * c_.x_bytes, call_.x + row * c_.x_bytes,
+                  static_cast<std::size_t>(c_.x_bytes));
+      std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,
+                  static_cast<std::size_t>(c_.y_bytes));
     }
   }
 
@@ -158,8 +158,9 @@ class Trainer::Loop {
     if (!std::isfinite(loss)) return false;
     sums_[0] += loss;
     for (std::size_t m = 0; m < trainer_.metrics_.size(); ++m)
-      sums_[m + 1] += sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
-                                 c_.program.operand(*lease_, c_.joint.target, rows));
+      sums_[m + 1] +=
+          sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
+                     c_.program.operand(*lease_, c_.joint.target, rows));
     return true;
   }
 
@@ -182,10 +183,17 @@ class Trainer::Loop {
   std::vector<double> sums_;
   StepScalars scalars_;
   bool finite_ = true;
+  Index epoch_ = 0, at_ = 0;  // where the run stands
+  Crowding crowding_;
+  bool over_ = false;
 };
 
 Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size)
-    : graph_(std::move(graph)), output_(output), loss_(loss), metrics_(std::move(metrics)), batch_size_(batch_size) {
+    : graph_(std::move(graph)),
+      output_(output),
+      loss_(loss),
+      metrics_(std::move(metrics)),
+      batch_size_(batch_size) {
   require(batch_size >= 1, ErrorKind::value, "fit: batch_size is ", batch_size, ", not at least 1");
 }
 
@@ -193,7 +201,8 @@ Trainer::~Trainer() = default;
 
 const Trainer::Compiled& Trainer::compiled(bool labels) {
   auto& entry = programs_[labels];
-  if (!entry) entry = std::make_unique<Compiled>(graph_, output_, loss_, labels, !metrics_.empty(), batch_size_);
+  if (!entry)
+    entry = std::make_unique<Compiled>(graph_, output_, loss_, labels, !metrics_.empty(), batch_size_);
   return *entry;
 }
 
@@ -201,8 +210,8 @@ void Trainer::run(const FitCall& call, Stepper& stepper, Poll& poll, FitResult& 
   require(call.rows >= 1, ErrorKind::value, "fit: no samples");
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
-      require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ", call.order[i],
-              ", samples are numbered 0 to ", call.rows - 1);
+      require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
+              call.order[i], ", samples are numbered 0 to ", call.rows - 1);
   Loop(compiled(call.labels), *this, call, stepper, poll, result).run();
 }
 

@@ -157,8 +157,8 @@ def target_array(kind: str, y: ArrayLike, shape: Shape, dtype: str, what: str = 
 def _labels(array: Array, classes: int, what: str) -> Array:
     if array.dtype.kind not in "biu":
         raise DTypeError(
-            f"cross_entropy: {what} has dtype {array.dtype}; labels are integers ({what}.astype(int)), or rows "
-            f"(N, {classes})"
+            f"cross_entropy: {what} has dtype {array.dtype}; labels are integers (see {what}.astype(int)), "
+            f"or rows (N, {classes})"
         )
     outside = (array < 0) | (array >= classes)
     if outside.any():

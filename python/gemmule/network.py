@@ -16,7 +16,7 @@ from .layers.base import Layer
 from .layers.dense import Dense
 from .losses import Loss
 from .optim import Optimizer
-from .parameters import Segment
+from .parameters import Parameter, Segment
 from .programs import Programs
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Network(Layer):
         """The segments an optimizer walks, in order."""
         return [segment for _, segment, trainable in self.segments() if trainable]
 
-    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, Parameter) in layer order, as "0.weight"; what is shared occurs once."""
         for name, segment, _ in self.segments():
             yield name, segment.view(name)

@@ -64,7 +64,7 @@ class Optimizer:
     def _run(self, network: "Network") -> "Run":
         """The state and ranges to train `network` with; ValueError where nothing is trainable."""
         hyper = self._hyper()
-        ranges: "list[_core.Range]" = []
+        ranges: list[_core.Range] = []
         states: dict[int, State] = {}
         previous: tuple[Block, int] | None = None
         for segment in network.trainable_segments():

@@ -99,7 +99,8 @@ def _plain_property(name: str) -> property:
 # The ndarray methods whose result NumPy would make a Parameter again.
 for _name in (
     "argmax argmin argpartition argsort astype byteswap choose clip compress conj copy cumprod cumsum "
-    "diagonal dot flatten nonzero ravel repeat reshape round searchsorted squeeze swapaxes take trace transpose"
+    "diagonal dot flatten nonzero ravel repeat reshape round searchsorted squeeze swapaxes take trace "
+    "transpose"
 ).split():
     setattr(Parameter, _name, _plain_method(_name))
 for _name in ("T", "mT"):

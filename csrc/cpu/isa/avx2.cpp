@@ -1,5 +1,5 @@
-// AVX2 and FMA. 6 x 16 (f32): 12 accumulators, 2 of B, 1 broadcast in 16 registers; 12 chains cover the FMA latency
-// (4) times two units.
+// AVX2 and FMA. 6 x 16 (f32): 12 accumulators, 2 of B, 1 broadcast in 16 registers; 12 chains cover the FMA
+// latency (4) times two units.
 #define GEMMULE_ISA avx2
 #define GEMMULE_ISA_NAME "avx2"
 #define GEMMULE_VECTOR_BYTES 32

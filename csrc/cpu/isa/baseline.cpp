@@ -1,5 +1,5 @@
-// What every x86-64 CPU has: SSE2. 4 x 8 (f32): 8 accumulators, 2 of B, 1 broadcast and 1 product (there is no FMA)
-// in 16 registers.
+// What every x86-64 CPU has: SSE2. 4 x 8 (f32): 8 accumulators, 2 of B, 1 broadcast and 1 product (there is
+// no FMA) in 16 registers.
 #define GEMMULE_ISA baseline
 #define GEMMULE_ISA_NAME "baseline"
 #define GEMMULE_VECTOR_BYTES 16

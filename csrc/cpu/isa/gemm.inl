@@ -5,11 +5,12 @@
 
 namespace gemmule::cpu::GEMMULE_ISA {
 
-// -- micro-kernel ---------------------------------------------------------------------------------------------
+// -- micro-kernel
+// ---------------------------------------------------------------------------------------------
 
-// alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move whole
-// vectors; the others end inside the last vector.
-// Loops over a tile's rows and vectors, unrolled to the last: an accumulator that is indexed at run time lives on the stack.
+// alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move
+// whole vectors; the others end inside the last vector. Loops over a tile's rows and vectors, unrolled to the
+// last: an accumulator that is indexed at run time lives on the stack.
 #define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
 #define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
 
@@ -18,8 +19,7 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
   if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
-  if (g.beta == T(1))
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
+  if (g.beta == T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
       const T* c = g.c + i * g.c_row + v * lanes<T>;
       acc[i][v] += last(v) ? load_first(c, tail) : load(c);
     }
@@ -37,7 +37,8 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   if (g.act == Act::relu)
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = select(Vec<T>{} > acc[i][v], Vec<T>{}, acc[i][v]);
   else if (g.act == Act::leaky_relu)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = select(Vec<T>{} > acc[i][v], g.slope * acc[i][v], acc[i][v]);
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] =
+        select(Vec<T>{} > acc[i][v], g.slope * acc[i][v], acc[i][v]);
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
     T* c = g.c + i * g.c_row + v * lanes<T>;
     if (last(v))
@@ -47,8 +48,8 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   }
 }
 
-// One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row (a_step 1),
-// otherwise column by column (a_row 1), as in a packed strip.
+// One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row
+// (a_step 1), otherwise column by column (a_row 1), as in a packed strip.
 template <class T, int R, int V, bool by_rows>
 static void tile(const TileArgs<T>& g) {
   Vec<T> acc[R][V];
@@ -75,7 +76,8 @@ static void tile(const TileArgs<T>& g) {
 #undef GEMMULE_FOR_ROWS
 #undef GEMMULE_FOR_VECTORS
 
-// -- packing --------------------------------------------------------------------------------------------------
+// -- packing
+// --------------------------------------------------------------------------------------------------
 
 template <int... I>
 struct Indices {};
@@ -123,9 +125,11 @@ GM_INLINE void pack_whole_block(const T* src, Index stride, T* dst, Index width)
   for (int p = 0; p < n; ++p) store(dst + p * width, block[p]);
 }
 
-// `rows` rows of `steps` elements each; what the block lacks is zero, and only `cols` columns of dst are written.
+// `rows` rows of `steps` elements each; what the block lacks is zero, and only `cols` columns of dst are
+// written.
 template <class T>
-GM_INLINE void pack_part_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width, Index cols) {
+GM_INLINE void pack_part_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width,
+                               Index cols) {
   constexpr Index n = lanes<T>;
   Vec<T> block[n];
   for (Index j = 0; j < n; ++j)
@@ -140,13 +144,14 @@ GM_INLINE void pack_part_block(Index rows, Index steps, const T* src, Index stri
       store_first(dst + p * width, block[p], cols);
 }
 
-// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count, 0 from there
-// to the end of the last block within `width`.
+// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count, 0
+// from there to the end of the last block within `width`.
 template <class T>
 GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* src, Index stride, T* dst) {
   constexpr Index n = lanes<T>;
-  for (Index p = 0; p < depth; p += n)
-    for (Index j = 0; j < count; j += n) {
+  // Along the rows first: `lanes` streams at a time are what the hardware prefetcher follows.
+  for (Index j = 0; j < count; j += n)
+    for (Index p = 0; p < depth; p += n) {
       const T* from = src + j * stride + p;
       T* to = dst + p * width + j;
       if (p + n <= depth && j + n <= count)
@@ -173,7 +178,9 @@ static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, 
     for (Index p = 0; p < depth; ++p)
       for (Index j = 0; j < width; j += n) {
         const T* src = b + p * row + j;
-        store(dst + p * width + j, j + n <= cols ? load(src) : j < cols ? load_first(src, cols - j) : Vec<T>{});
+        store(dst + p * width + j, j + n <= cols ? load(src)
+                                   : j < cols    ? load_first(src, cols - j)
+                                                 : Vec<T>{});
       }
     return;
   }
@@ -188,7 +195,8 @@ static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, 
     for (Index j = 0; j < width; ++j) dst[p * width + j] = j < cols ? b[p * row + j * step] : T(0);
 }
 
-// -- table ----------------------------------------------------------------------------------------------------
+// -- table
+// ----------------------------------------------------------------------------------------------------
 
 template <class T, int R, int V>
 constexpr void fill_kernels(GemmKernels<T>& table) {
@@ -214,7 +222,8 @@ constexpr GemmKernels<T> gemm_kernels(Index depth_block, Index column_block) {
   return table;
 }
 
-// -- the ceiling ----------------------------------------------------------------------------------------------
+// -- the ceiling
+// ----------------------------------------------------------------------------------------------
 
 // As many chains as the tile has accumulators: more than latency (4-5 cycles) times FMA units (2).
 template <class T>

@@ -1,6 +1,7 @@
-// The vector type that kernels are written over: GCC/Clang vector extensions of GEMMULE_VECTOR_BYTES, set by the
-// ISA file that includes this. Operators + - * / < & ^ >> and the ternary act per lane; a * b + c contracts to an FMA
-// where the ISA has one. Everything lives in namespace GEMMULE_ISA and leaves no shared symbol behind.
+// The vector type that kernels are written over: GCC/Clang vector extensions of GEMMULE_VECTOR_BYTES, set by
+// the ISA file that includes this. Operators + - * / < & ^ >> and the ternary act per lane; a * b + c
+// contracts to an FMA where the ISA has one. Everything lives in namespace GEMMULE_ISA and leaves no shared
+// symbol behind.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -20,7 +21,8 @@ template <>
 struct VecOf<float> {
   typedef float type __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
   typedef float loose __attribute__((vector_size(GEMMULE_VECTOR_BYTES), aligned(4), may_alias));
-  typedef std::int32_t mask __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));  // comparison result, same-width integer
+  typedef std::int32_t mask
+      __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));  // comparison result, same-width integer
   typedef std::uint32_t bits __attribute__((vector_size(GEMMULE_VECTOR_BYTES)));
 };
 
@@ -63,8 +65,8 @@ GM_INLINE Mask<T> first_lanes(Index n) {
   return lane < Mask<T>{} + decltype(lane[0] + 0)(n);
 }
 
-// The first n lanes (0 < n < lanes) of memory, zeros beyond; nothing past p + n is touched. Masked moves are what
-// the language has no word for.
+// The first n lanes (0 < n < lanes) of memory, zeros beyond; nothing past p + n is touched. Masked moves are
+// what the language has no word for.
 template <class T>
 GM_INLINE Vec<T> load_first(const T* p, Index n) {
 #if defined(__AVX512F__)

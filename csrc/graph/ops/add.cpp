@@ -6,8 +6,8 @@ namespace {
 
 ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
   const ValueInfo &a = g.info(in[0]), &b = g.info(in[1]);
-  require(a.dims == b.dims && a.batched == b.batched, ErrorKind::shape, "add: shapes ", a.dims, " and ", b.dims,
-          " differ");
+  require(a.dims == b.dims && a.batched == b.batched, ErrorKind::shape, "add: shapes ", a.dims, " and ",
+          b.dims, " differ");
   return a;
 }
 

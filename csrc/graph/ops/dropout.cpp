@@ -1,5 +1,5 @@
-// y = x mask / (1 - rate). The mask is a function of (key, step, layer, sample, unit), so the adjoint is the same op
-// on the gradient and nothing is stored.
+// y = x mask / (1 - rate). The mask is a function of (key, step, layer, sample, unit), so the adjoint is the
+// same op on the gradient and nothing is stored.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {

@@ -1,6 +1,6 @@
-// The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it and the
-// weight of the batch, and divides where it needs the mean. loss_grad is the derivative of the batch's mean loss: the
-// backend scales it by 1 / rows.
+// The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it and
+// the weight of the batch, and divides where it needs the mean. loss_grad is the derivative of the batch's
+// mean loss: the backend scales it by 1 / rows.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
@@ -9,11 +9,11 @@ namespace {
 ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
   const ValueInfo &pred = g.info(in[0]), &target = g.info(in[1]);
   if (target.type == DType::i64)
-    require(pred.dims.rank() == 1 && target.dims.rank() == 0, ErrorKind::shape, "cross_entropy: output ", pred.dims,
-            " and labels ", target.dims, " a sample: labels are one integer a sample");
+    require(pred.dims.rank() == 1 && target.dims.rank() == 0, ErrorKind::shape, "cross_entropy: output ",
+            pred.dims, " and labels ", target.dims, " a sample: labels are one integer a sample");
   else
-    require(pred.dims == target.dims, ErrorKind::shape, "loss: output ", pred.dims, " and target ", target.dims,
-            " a sample differ");
+    require(pred.dims == target.dims, ErrorKind::shape, "loss: output ", pred.dims, " and target ",
+            target.dims, " a sample differ");
   return {Shape{}, true, DType::f64};
 }
 

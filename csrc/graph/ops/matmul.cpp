@@ -1,5 +1,5 @@
-// c = op(a) op(b), op by attrs.trans_a and trans_b. A batched operand is the matrix (rows, features); where the
-// product sums over the batch (a^T b of two batched operands) the result is not batched.
+// c = op(a) op(b), op by attrs.trans_a and trans_b. A batched operand is the matrix (rows, features); where
+// the product sums over the batch (a^T b of two batched operands) the result is not batched.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
@@ -15,14 +15,15 @@ ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs& att
   }
   require(a.batched && !b.batched && !attrs.trans_a, ErrorKind::shape, "matmul: a batch stands on the left");
   const std::size_t inner = attrs.trans_b ? 1 : 0;
-  require(a.dims[0] == b.dims[inner], ErrorKind::shape, "matmul: inner dimensions of (batch, ", a.dims[0], ") and ",
-          b.dims, " differ");
+  require(a.dims[0] == b.dims[inner], ErrorKind::shape, "matmul: inner dimensions of (batch, ", a.dims[0],
+          ") and ", b.dims, " differ");
   return {Shape{b.dims[1 - inner]}, true, a.type};
 }
 
 double cost(const Graph& g, const Node& node, Index rows) {
   const ValueInfo &a = g.info(node.in[0]), &b = g.info(node.in[1]);
-  return b.batched ? 2.0 * static_cast<double>(rows) * static_cast<double>(a.dims.count()) * static_cast<double>(b.dims.count())
+  return b.batched ? 2.0 * static_cast<double>(rows) * static_cast<double>(a.dims.count()) *
+                         static_cast<double>(b.dims.count())
                    : 2.0 * static_cast<double>(rows) * static_cast<double>(b.dims.count());
 }
 

@@ -4,27 +4,43 @@ namespace gemmule {
 
 const OpRule& rule(OpKind op) {
   switch (op) {
-    case OpKind::dense: return ops::dense;
-    case OpKind::matmul: return ops::matmul;
-    case OpKind::sum_rows: return ops::sum_rows;
-    case OpKind::activation: return ops::activation;
-    case OpKind::activation_grad: return ops::activation_grad;
-    case OpKind::softmax: return ops::softmax;
-    case OpKind::softmax_grad: return ops::softmax_grad;
-    case OpKind::dropout: return ops::dropout;
-    case OpKind::reshape: return ops::reshape;
-    case OpKind::add: return ops::add;
-    case OpKind::python: return ops::python;
-    case OpKind::python_grad: return ops::python_grad;
-    case OpKind::loss: return ops::loss;
-    case OpKind::loss_grad: return ops::loss_grad;
+    case OpKind::dense:
+      return ops::dense;
+    case OpKind::matmul:
+      return ops::matmul;
+    case OpKind::sum_rows:
+      return ops::sum_rows;
+    case OpKind::activation:
+      return ops::activation;
+    case OpKind::activation_grad:
+      return ops::activation_grad;
+    case OpKind::softmax:
+      return ops::softmax;
+    case OpKind::softmax_grad:
+      return ops::softmax_grad;
+    case OpKind::dropout:
+      return ops::dropout;
+    case OpKind::reshape:
+      return ops::reshape;
+    case OpKind::add:
+      return ops::add;
+    case OpKind::python:
+      return ops::python;
+    case OpKind::python_grad:
+      return ops::python_grad;
+    case OpKind::loss:
+      return ops::loss;
+    case OpKind::loss_grad:
+      return ops::loss_grad;
   }
   fail(ErrorKind::state, "an op without rules");
 }
 
 namespace ops {
 
-ValueInfo same_as_first(const Graph& graph, const std::vector<ValueId>& in, const Attrs&) { return graph.info(in[0]); }
+ValueInfo same_as_first(const Graph& graph, const std::vector<ValueId>& in, const Attrs&) {
+  return graph.info(in[0]);
+}
 
 double per_element(double flops, const Graph& graph, const Node& node, Index rows) {
   return flops * static_cast<double>(graph.count(node.out, rows));

@@ -7,7 +7,8 @@ namespace {
 ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
   const ValueInfo& x = g.info(in[0]);
   const Shape dims(attrs.dims);
-  require(dims.count() == x.dims.count(), ErrorKind::shape, "reshape: a sample ", x.dims, " does not fill ", dims);
+  require(dims.count() == x.dims.count(), ErrorKind::shape, "reshape: a sample ", x.dims, " does not fill ",
+          dims);
   return {dims, x.batched, x.type};
 }
 

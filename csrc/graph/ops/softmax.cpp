@@ -6,7 +6,8 @@ namespace {
 
 ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
   const ValueInfo& z = g.info(in[0]);
-  require(z.dims.rank() >= 1, ErrorKind::shape, "softmax: a sample of shape ", z.dims, " has no axis to sum over");
+  require(z.dims.rank() >= 1, ErrorKind::shape, "softmax: a sample of shape ", z.dims,
+          " has no axis to sum over");
   return z;
 }
 
