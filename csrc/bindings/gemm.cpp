@@ -1,5 +1,9 @@
 // gm.ops.gemm: a kernel as a function on NumPy arrays of any layout.
 #include "cpu/gemm.h"
+#include "plan/program.h"
+
+#include <chrono>
+#include <cstdio>
 
 #include "bindings/bindings.h"
 #include "core/activations.h"
@@ -40,6 +44,13 @@ MatrixView<const T> matrix(const py::array& array, bool transpose) {
   return transpose ? view.transposed() : view;
 }
 
+// Kept between calls: a fresh megabyte would cost more than a small product.
+std::byte* call_workspace(Index bytes) {
+  thread_local Arena arena;
+  if (arena.bytes() < bytes) arena = Arena(bytes);
+  return arena.data();
+}
+
 template <class T>
 void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a,
          bool trans_b, double alpha, double beta, Act act, double slope) {
@@ -60,11 +71,19 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
   const int members = flops < serial_below ? 1 : num_threads();
-  const Index each = round_up(cpu::gemm_workspace(kernels, m, n, k), alignment);
-  const Arena workspace(checked_mul(each, members));
+  const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
+  std::byte* workspace = call_workspace(checked_mul(each, members));
   const py::gil_scoped_release release;
-  run_team(members,
-           [&](const Team& team) { cpu::gemm(kernels, team, call, workspace.data() + each * team.rank()); });
+  using Clock = std::chrono::steady_clock;
+  const auto start = verbose() ? Clock::now() : Clock::time_point();
+  run_team(members, [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
+  if (verbose()) {
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    std::fprintf(stderr, "gemmule: %-15s %lldx%lld %lldx%lld -> %lldx%lld path=\"%s\" isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
+                 "gemm", static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(k),
+                 static_cast<long long>(n), static_cast<long long>(m), static_cast<long long>(n),
+                 cpu::gemm_path(kernels, call), cpu::active().name, members, seconds * 1e6, flops / seconds * 1e-9);
+  }
 }
 
 py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta,

@@ -190,11 +190,16 @@ template <class T>
 Index workspace_of(OpKind op, const OpCall& call) {
   if (!is_gemm(op)) return 0;
   const Gemm<T> g = op == OpKind::dense ? dense_gemm<T>(call) : matmul_gemm<T>(call);
-  return gemm_workspace(kernels<T>(), g.a.rows, g.b.cols, g.a.cols);
+  return gemm_workspace(kernels<T>(), g);
 }
 
-const char* path_of(OpKind op, DType, const OpCall&) {
-  if (is_gemm(op)) return "packed";
+template <class T>
+const char* gemm_path_of(OpKind op, const OpCall& call) {
+  return gemm_path(kernels<T>(), op == OpKind::dense ? dense_gemm<T>(call) : matmul_gemm<T>(call));
+}
+
+const char* path_of(OpKind op, DType type, const OpCall& call) {
+  if (is_gemm(op)) return type == DType::f64 ? gemm_path_of<double>(op, call) : gemm_path_of<float>(op, call);
   return op == OpKind::reshape ? "view" : "vector";
 }
 

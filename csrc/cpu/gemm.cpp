@@ -11,6 +11,61 @@ Index cut(Index count, Index parts, Index part) {
 }
 Index pieces(Index count, Index largest) { return (count + largest - 1) / largest; }
 
+// Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column of B, both may
+// stay as they lie. That depends on the whole product, never on a member's block of it.
+inline constexpr Index few_rows = 256;
+
+// A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more of them on one
+// L1 set (4 KB apart, 8 ways) than it holds.
+template <class T>
+bool a_in_place(const Gemm<T>& call) {
+  if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
+  if (call.a.row_stride == 1) return true;
+  return call.a.col_stride == 1 && call.a.row_stride * static_cast<Index>(sizeof(T)) % 2048 != 0;
+}
+
+// B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of the ceiling.
+template <class T>
+bool b_in_place(const Gemm<T>& call) {
+  return call.b.col_stride == 1 && call.a.rows <= few_rows &&
+         call.b.row_stride * static_cast<Index>(sizeof(T)) <= 4096;
+}
+
+// Z = X W^T for a small batch: computed as Z^T = W X^T, so that W, the larger operand, is read as it lies and X is the one that is
+// packed; Z^T then turns over in L2. At 64 x 256 x 784 it saves a tenth. A few rows would leave lanes idle, and many make packing
+// W cheap beside the product.
+inline constexpr Index most_turned_rows = 128;
+
+template <class T>
+bool turns_over(const GemmKernels<T>& k, const Gemm<T>& call) {
+  const Index m = call.a.rows, n = call.b.cols;
+  return call.b.row_stride == 1 && call.b.col_stride != 1 && call.beta == T(0) && m >= k.lanes && m <= most_turned_rows &&
+         4 * m >= 3 * round_up(m, k.lanes) && n >= 2 * m;
+}
+
+template <class T>
+Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
+  Gemm<T> turned;
+  turned.a = call.b.transposed();
+  turned.b = call.a.transposed();
+  turned.c = product;
+  turned.c_row = round_up(call.a.rows, k.lanes);
+  turned.alpha = call.alpha;
+  return turned;
+}
+
+bool in_registers(Act act) { return act == Act::identity || act == Act::relu || act == Act::leaky_relu; }
+
+// The other activations, over rows that were just written.
+template <class T>
+void activate_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
+  if (in_registers(call.act)) return;
+  for (Index i = rows.begin; i < rows.end; ++i) {
+    T* row = call.c + i * call.c_row + cols.begin;
+    kernels.element.activation(call.act, call.slope, cols.size(), row, row);
+  }
+}
+
 // Members form a grid over C: the grid whose largest block is smallest, and among those the one that packs
 // least (every member packs the rows of A and the columns of B it needs; sharing them would take barriers).
 struct Block {
@@ -41,18 +96,13 @@ template <class T>
 class BlockGemm {
  public:
   BlockGemm(const Kernels<T>& kernels, const Gemm<T>& call, const Block& block, T* workspace)
-      : k_(kernels.gemm), element_(kernels.element), call_(call), block_(block) {
+      : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block) {
     panel_ = k_.vectors * k_.lanes;
     depth_ = call.a.cols;
     strip_ = workspace;
     packed_ = workspace + strip_size(k_, depth_);
-    // Packing an element costs about as much as 4 to 8 multiplications by it: what is used by few tiles stays
-    // in place, as long as its rows do not fall on the same cache sets.
-    const auto far_apart = [](Index stride) { return stride * static_cast<Index>(sizeof(T)) % 1024 != 0; };
-    const bool few_columns = block.cols.size() <= 4 * panel_, few_rows = block.rows.size() <= 256;
-    a_in_place_ = (call.a.row_stride == 1 || (call.a.col_stride == 1 && far_apart(call.a.row_stride))) &&
-                  (few_columns || few_rows);
-    b_in_place_ = call.b.col_stride == 1 && far_apart(call.b.row_stride) && few_rows;
+    a_in_place_ = a_in_place(call);
+    b_in_place_ = b_in_place(call);
   }
 
   static Index strip_size(const GemmKernels<T>& k, Index depth) {
@@ -97,8 +147,7 @@ class BlockGemm {
     tile.c_row = call_.c_row;
     tile.alpha = call_.alpha;
     tile.beta = first ? call_.beta : T(1);
-    const bool in_registers = call_.act == Act::relu || call_.act == Act::leaky_relu;
-    tile.act = last && in_registers ? call_.act : Act::identity;
+    tile.act = last && in_registers(call_.act) ? call_.act : Act::identity;
     tile.slope = call_.slope;
     const Index tiles = pieces(block_.rows.size(), k_.rows);
     for (Index t = 0; t < tiles; ++t) {
@@ -113,11 +162,7 @@ class BlockGemm {
         tile.bias = last && call_.bias ? call_.bias + cols.begin + j : nullptr;
         kernel[vectors - 1](tile);
       }
-      if (last && !in_registers && call_.act != Act::identity)
-        for (Index i = i0; i < i0 + height; ++i) {
-          T* row = call_.c + i * call_.c_row + cols.begin;
-          element_.activation(call_.act, call_.slope, cols.size(), row, row);
-        }
+      if (last) activate_rows(kernels_, call_, {i0, i0 + height}, cols);
     }
   }
 
@@ -147,8 +192,8 @@ class BlockGemm {
     }
   }
 
+  const Kernels<T>& kernels_;
   const GemmKernels<T>& k_;
-  const ElementKernels<T>& element_;
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, depth_;
@@ -157,24 +202,58 @@ class BlockGemm {
   T* packed_;
 };
 
+// A member's columns of C, as rows of the transpose.
+template <class T>
+void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace) {
+  const GemmKernels<T>& k = kernels.gemm;
+  const Span cols = team.share(call.b.cols, k.lanes);
+  const Index m = call.a.rows, t_row = round_up(m, k.lanes);
+  if (cols.size() <= 0) return;
+  T* product = workspace;
+  T* rest = workspace + round_up(call.b.cols, k.lanes) * t_row;
+  const Gemm<T> turned = turned_over(k, call, product);
+  BlockGemm<T>(kernels, turned, {cols, {0, m}}, rest).run();
+  const T* bias = call.bias ? call.bias + cols.begin : nullptr;
+  k.transpose_out(m, cols.size(), product + cols.begin * t_row, t_row, call.c + cols.begin, call.c_row, bias,
+                  in_registers(call.act) ? call.act : Act::identity, call.slope);
+  activate_rows(kernels, call, {0, m}, cols);
+}
+
 }  // namespace
 
 template <class T>
-Index gemm_workspace(const Kernels<T>& kernels, Index, Index n, Index k) {
-  const auto& g = kernels.gemm;
-  return checked_mul(BlockGemm<T>::strip_size(g, k) + BlockGemm<T>::packed_size(g, n, k),
-                     static_cast<Index>(sizeof(T)));
+Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
+  const GemmKernels<T>& g = kernels.gemm;
+  const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
+  const Index strip = BlockGemm<T>::strip_size(g, k);
+  const Index as_it_is = BlockGemm<T>::packed_size(g, n, k);
+  const Index turning = std::min(m, most_turned_rows);
+  const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
+                       checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
+  return checked_mul(strip + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
+}
+
+template <class T>
+const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if (turns_over(kernels.gemm, call)) return "turned over";
+  const bool a = a_in_place(call), b = b_in_place(call);
+  return a && b ? "in place" : a ? "a in place" : b ? "b in place" : "packed";
 }
 
 template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace) {
+  T* memory = static_cast<T*>(workspace);
+  if (turns_over(kernels.gemm, call)) return gemm_turned_over(kernels, team, call, memory);
   const Block block = block_of(team, call.a.rows, call.b.cols, kernels.gemm.lanes);
-  BlockGemm<T>(kernels, call, block, static_cast<T*>(workspace)).run();
+  BlockGemm<T>(kernels, call, block, memory).run();
 }
 
-template Index gemm_workspace<float>(const Kernels<float>&, Index, Index, Index);
-template Index gemm_workspace<double>(const Kernels<double>&, Index, Index, Index);
-template void gemm<float>(const Kernels<float>&, const Team&, const Gemm<float>&, void*);
-template void gemm<double>(const Kernels<double>&, const Team&, const Gemm<double>&, void*);
+#define GEMMULE_INSTANTIATE(T)                                                  \
+  template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);          \
+  template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&);         \
+  template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);
+GEMMULE_INSTANTIATE(float)
+GEMMULE_INSTANTIATE(double)
+#undef GEMMULE_INSTANTIATE
 
 }  // namespace gemmule::cpu

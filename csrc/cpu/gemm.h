@@ -18,9 +18,13 @@ struct Gemm {
   T slope = 1;
 };
 
-// Bytes of workspace one team member needs.
+// Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not read.
 template <class T>
-Index gemm_workspace(const Kernels<T>& kernels, Index m, Index n, Index k);
+Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
+
+// How this product is computed, for people: "packed", "a in place", "b in place", "in place", "turned over".
+template <class T>
+const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call);
 
 // Called by every member of the team; `workspace` is the member's own. Each member computes a block of C, all
 // of its depth, so the result does not depend on the size of the team. Ends without a barrier.

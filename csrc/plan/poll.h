@@ -1,5 +1,6 @@
 // Lets a long native run be interrupted: the leading member asks, about every 50 ms, whether to stop; the
-// answer is read by all behind the next barrier, so that every member leaves at the same place.
+// answer is read by all behind the next barrier, so that every member leaves at the same place. Between that
+// and asking again lies another barrier: the answer must not change under a member that is late to read it.
 #pragma once
 #include <chrono>
 #include <functional>

@@ -42,7 +42,7 @@ void report(const Program& program, const Node& node, const OpCall& call, double
   std::string shapes;
   for (const Operand& x : call.in) shapes.append(shapes.empty() ? "" : " ").append(shape_of(x));
   const double flops = rule(node.op).cost(program.graph(), node, call.out.rows);
-  std::fprintf(stderr, "gemmule: %-15s %-24s -> %-10s path=%s isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
+  std::fprintf(stderr, "gemmule: %-15s %-24s -> %-10s path=\"%s\" isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
                rule(node.op).name, shapes.c_str(), shape_of(call.out).c_str(),
                program.backend().path(node.op, program.graph().type, call), program.backend().variant(),
                call.team.size(), seconds * 1e6, flops / seconds * 1e-9);
@@ -148,6 +148,7 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
         std::swap(free, pool_.back());
         std::unique_ptr<Execution> execution = std::move(pool_.back());
         pool_.pop_back();
+        execution->timed = verbose();
         return execution;
       }
   }
@@ -155,6 +156,7 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
   execution->arena = Arena(placement_.bytes);
   execution->variant = backend_.variant();
   execution->members = members;
+  execution->timed = verbose();
   execution->address.assign(graph_.values.size(), nullptr);
   for (std::size_t i = 0; i < graph_.values.size(); ++i) {
     const Value& value = graph_.values[i];
@@ -197,6 +199,7 @@ void Program::run_python(Execution& execution, const Node& node, Index rows) con
 void Program::run(Execution& execution, int begin, int end, Index rows, const StepScalars& scalars,
                   Poll* poll) const {
   bind_views(execution);
+  execution.timed = verbose();
   for (int at = begin; at < end;) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(at)];
     if (is_python(node.op)) {
@@ -216,7 +219,9 @@ void Program::run(Execution& execution, int begin, int end, Index rows, const St
 void Program::run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
                          const StepScalars& scalars, Poll* poll) const {
   void* workspace = execution.workspace.data() + execution.workspace_bytes * team.rank();
-  const bool timed = verbose();
+  const bool timed = execution.timed;
+  // At every other barrier: a member that is late to read one answer must not meet the next already.
+  bool polls = poll != nullptr;
   for (int i = begin; i < end; ++i) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
     const Call call(*this, execution, node, rows);
@@ -224,11 +229,12 @@ void Program::run_member(const Team& team, Execution& execution, int begin, int 
     const auto start = timed ? Clock::now() : Clock::time_point();
     backend_.kernel(node.op, graph_.type)(op);
     if (!timed && i + 1 < end && !barrier_after_[static_cast<std::size_t>(i)]) continue;
-    if (poll && team.leads()) poll->ask();
+    if (polls && team.leads()) poll->ask();
     team.barrier();
     if (timed && team.leads())
       report(*this, node, op, std::chrono::duration<double>(Clock::now() - start).count());
-    if (poll && poll->stopped()) return;
+    if (polls && poll->stopped()) return;
+    polls = poll && !polls;
   }
 }
 

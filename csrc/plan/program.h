@@ -18,6 +18,7 @@ struct Execution {
   Index workspace_bytes = 0;  // per member
   int members = 0;
   const char* variant = nullptr;  // of the backend, when this was sized
+  bool timed = false;             // verbose() when a run began: every member of a team goes by one answer
   std::vector<void*> address;     // by value
 };
 

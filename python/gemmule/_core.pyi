@@ -1,7 +1,7 @@
 """The compiled part: kernels, graph, plan. Users meet it through the modules beside it.
 
-Every array passed in is checked here again (type, shape, contiguity): no input ends the process. Errors are the
-classes of `gemmule.errors`. Unless said otherwise arrays are C-contiguous and of the graph's dtype.
+Every array passed in is checked here again (type, shape, contiguity): no input ends the process. Errors are
+the classes of `gemmule.errors`. Unless said otherwise arrays are C-contiguous and of the graph's dtype.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# -- machine --------------------------------------------------------------------------------------------------
+# -- machine -------------------------------------------------------------------------------------------------
 
 def known_isas() -> list[str]:
     """Every ISA compiled in, best first."""
@@ -26,7 +26,8 @@ def force_isa(name: str) -> None:
 
 def num_threads() -> int: ...
 def set_num_threads(count: int | None) -> None:
-    """`None` goes back to the default: min(physical cores in the affinity mask, cgroup quota), OMP_NUM_THREADS first."""
+    """`None` goes back to the default: OMP_NUM_THREADS, else min(physical cores in the affinity mask, cgroup
+    quota)."""
 
 def build_info() -> dict[str, str]:
     """version, compiler, openmp, build_type."""
@@ -38,7 +39,7 @@ def set_verbose(on: bool) -> None: ...
 def fail_allocation_after(count: int) -> None:
     """Test hook: the count-th next allocation of an arena fails (0: the very next; negative: none does)."""
 
-# -- parameters -----------------------------------------------------------------------------------------------
+# -- parameters ----------------------------------------------------------------------------------------------
 
 @final
 class Store:
@@ -61,7 +62,7 @@ class Store:
 # A stretch of parameters an optimizer walks: store, slots (n_slots, store.size), begin, end.
 Range = tuple[Store, Array, int, int]
 
-# -- graph ----------------------------------------------------------------------------------------------------
+# -- graph ---------------------------------------------------------------------------------------------------
 
 @final
 class Graph:
@@ -92,10 +93,11 @@ class Graph:
     ) -> int:
         """An op that calls Python: forward(x) -> y, backward(dy, x, y) -> dx, whole batches (rows, *dims).
 
-        The arrays passed in are views valid during the call. The result may be any real array of the right shape."""
+        The arrays passed in are views valid during the call. The result may be any real array of the right
+        shape."""
     def dims(self, value: int) -> tuple[int, ...]: ...
 
-# -- programs: compiled graphs ----------------------------------------------------------------------------------
+# -- programs: compiled graphs -------------------------------------------------------------------------------
 
 @final
 class Predictor:
@@ -126,9 +128,11 @@ class Tape:
 class Evaluator:
     """Mean loss and metrics over a data set. metrics: "accuracy", "mse", "mae"."""
 
-    def __init__(self, graph: Graph, output: int, loss: str, metrics: Sequence[str], capacity: int) -> None: ...
+    def __init__(
+        self, graph: Graph, output: int, loss: str, metrics: Sequence[str], capacity: int
+    ) -> None: ...
     def run(self, x: Array, y: Array) -> tuple[float, ...]:
-        """(loss, *metrics). y: int64 (N,) labels for the cross entropies and accuracy, else (N, *dims_out)."""
+        """(loss, *metrics). y: int64 (N,) labels for cross entropies and accuracy, else (N, *dims_out)."""
 
 @final
 class Trainer:
@@ -155,12 +159,13 @@ class Trainer:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
         order: (epochs, N) indices of samples, or None: by Philox where `shuffle`, else as they lie.
-        key: the network's Philox key. step: its count of training steps so far, which positions dropout and shuffling.
-        rule: "sgd" | "adam" | "adamw"; hyper: lr, momentum, nesterov, weight_decay, beta1, beta2, eps (those it has).
-        updates: steps this optimizer has done, Adam's t - 1.
-        Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch, counting from 1)
-        and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the last complete step, and
-        `steps_done` and `epochs_done` say how far this call came; `partial` holds (loss, *metrics) of finished epochs."""
+        key: the network's Philox key. step: its count of training steps so far, which positions dropout and
+        shuffling. rule: "sgd" | "adam" | "adamw"; hyper: lr, momentum, nesterov, weight_decay, beta1, beta2,
+        eps (those it has). updates: steps this optimizer has done, Adam's t - 1.
+        Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,
+        counting from 1) and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the
+        last complete step, and `steps_done` and `epochs_done` say how far this call came; `partial` holds
+        (loss, *metrics) of finished epochs."""
     @property
     def steps_done(self) -> int: ...
     @property
@@ -170,9 +175,9 @@ class Trainer:
     def describe(self) -> str: ...
 
 def update(rule: str, hyper: dict[str, float], updates: int, ranges: Sequence[Range]) -> None:
-    """One optimizer step from the stores' gradients. DivergenceError, and nothing changed, where it is not finite."""
+    """One optimizer step from the stores' gradients; where it is not finite, DivergenceError and no change."""
 
-# -- kernels on arrays ------------------------------------------------------------------------------------------
+# -- kernels on arrays ---------------------------------------------------------------------------------------
 
 def gemm(
     a: Array,
@@ -186,9 +191,9 @@ def gemm(
     activation: str = "identity",
     slope: float = 1.0,
 ) -> Array:
-    """out = act(alpha op(a) op(b) + beta out + bias). Any strides. Two-dimensional a and b, both float32 or float64."""
+    """out = act(alpha op(a) op(b) + beta out + bias). Any strides; a and b are matrices of one real dtype."""
 
-# The following write `out`, of the same dtype and shape as the first array unless said; arrays are C-contiguous.
+# The following write `out`, of the dtype and shape of the first array unless said; arrays are C-contiguous.
 def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...
 def activation_grad(kind: str, slope: float, dh: Array, saved: Array, out: Array) -> None:
     """`saved` is z where activation_saves_input(kind), else h."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .arrays import Array, unknown_name
+from .arrays import Array, real_number, unknown_name
 
 if TYPE_CHECKING:
     from .lowering import Builder
@@ -58,16 +58,12 @@ class Custom(NamedTuple):
         return getattr(self.f, "__name__", type(self.f).__name__)
 
     def lower(self, builder: "Builder", z: int, name: str) -> int:
-        f, df = self.f, self.df
-
-        # Copies: a view of the program's memory must not outlive the call, and a user's function may keep it.
-        def forward(z: Array) -> Array:
-            return f(z.copy())
+        df = self.df
 
         def backward(dh: Array, z: Array, h: Array) -> Array:
-            return dh * df(z.copy())
+            return dh * df(z)
 
-        return builder.graph.python(z, builder.dims(z), forward, backward, name)
+        return builder.graph.python(z, builder.dims(z), self.f, backward, name)
 
     def __str__(self) -> str:
         return self.name
@@ -108,6 +104,7 @@ def _checked_slope(name: str, slope: float | None) -> float:
         return DEFAULT_SLOPES.get(name, 1.0)
     if name not in DEFAULT_SLOPES:
         raise ValueError(f"{name} takes no slope; those that do: {', '.join(DEFAULT_SLOPES)}")
-    if not math.isfinite(slope) or (slope < 0 and name != "sigmoid"):
+    number = real_number(slope, f"{name}: slope")
+    if not math.isfinite(number) or (number < 0 and name != "sigmoid"):
         raise ValueError(f"{name}: slope {slope} must be finite and not negative")
-    return float(slope)
+    return number

@@ -1,5 +1,6 @@
 """From whatever a user hands over to checked, C-contiguous arrays of the network's type."""
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,25 @@ def float_dtype(dtype: Any) -> str:
     return name
 
 
+def real_number(value: Any, what: str) -> float:
+    """`value` as a float, NaN and infinities included; TypeError where it is no real number, ValueError where
+    it is beyond float64."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{what} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{what} is beyond the range of float64") from error
+
+
+def fraction(value: Any, what: str) -> float:
+    """`value` as a float of at least 0 and below 1; TypeError and ValueError name the argument."""
+    number = real_number(value, what)
+    if not 0 <= number < 1:
+        raise ValueError(f"{what} is {value}; it must be at least 0 and below 1")
+    return number
+
+
 def any_array(value: Any, what: str) -> Array:
     """`value` as a base-class ndarray of real numbers, uncopied where it is one.
 
@@ -48,7 +68,7 @@ def any_array(value: Any, what: str) -> Array:
 def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`: itself where it already is, else a copy.
 
-    DTypeError as `any_array`; ValueError where a finite value is beyond the range of float32."""
+    DTypeError as `any_array`; ValueError where a finite value is beyond the range of `dtype`."""
     wanted = _DTYPES[dtype]
     if type(value) is np.ndarray and value.dtype is wanted and value.flags.carray:  # nearly always
         return value
@@ -61,7 +81,8 @@ def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
         lost = np.isinf(converted) & np.isfinite(array)
         if lost.any():
             at = tuple(int(i) for i in np.argwhere(lost)[0])
-            raise ValueError(f"{what}: {array[at]:g} at {at} overflows {dtype}; use dtype='float64'")
+            hint = "; use dtype='float64'" if dtype == "float32" else ""
+            raise ValueError(f"{what}: {array[at]!s} at {at} overflows {dtype}{hint}")
     return converted
 
 

@@ -1,6 +1,7 @@
 """Turning a list of layers into a network with memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from . import initializers
 from .arrays import Array, Shape, real_array
 from .errors import DTypeError, ShapeError
-from .layers.base import Layer, Revision, positive_int
+from .layers.base import Layer, Revision
 from .parameters import Block, Parameter, Segment
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ INIT_STREAM, SPLIT_STREAM = 0, 1
 
 def checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     """The layers as a tuple; TypeError for anything else among them, ValueError for none."""
+    if not isinstance(layers, Iterable) or isinstance(layers, Layer):
+        raise TypeError(f"Network: layers must be a list of layers, not {layers!r}")
     result = tuple(layers)
     for index, layer in enumerate(result):
         if not isinstance(layer, Layer):
@@ -51,15 +54,6 @@ def layer_keys(layers: tuple[Layer, ...]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def checked_shape(shape: Sequence[int] | int) -> Shape:
-    """A shape of positive integers; a single one means (n,)."""
-    sizes = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    result = tuple(positive_int(size, "input_shape") for size in sizes)
-    if not result:
-        raise ShapeError("input_shape is empty; a sample has at least one dimension")
-    return result
-
-
 def philox_key(rng: Any) -> int:
     """The 64-bit key that a network's randomness comes from."""
     if isinstance(rng, PhiloxKey):
@@ -78,17 +72,6 @@ def generator(network: "Network", stream: int) -> "np.random.Generator":
     return np.random.Generator(np.random.Philox(key=np.array([network._key, stream], np.uint64)))
 
 
-def known_input_shape(layer: Layer) -> Shape | None:
-    """The input shape as far as the layers tell it by themselves."""
-    if layer.input_shape is not None:
-        return layer.input_shape
-    for inner in getattr(layer, "layers", ()):
-        shape = known_input_shape(inner)
-        if shape is not None or not inner.keeps_shape:
-            return shape
-    return None
-
-
 def require_built(network: "Network") -> Shape:
     """The input shape; RuntimeError where the network has no memory yet."""
     if network._stage != "built" or network.input_shape is None:
@@ -99,28 +82,35 @@ def require_built(network: "Network") -> Shape:
 def build(network: "Network", input_shape: Shape) -> None:
     """Give every layer that has none its memory and initial values."""
     with Declared(network, input_shape) as fresh:
-        allocate(network, fresh, initial=True)
+        if fresh:  # another thread may have been quicker
+            allocate(network, fresh, initial=True)
+
+
+_BUILDING = threading.RLock()  # one for all networks: they share layers
 
 
 class Declared:
     """Declares all parameters of a network; inside the `with`, the layers that are new. Undone by an
-    exception."""
+    exception. One thread at a time builds."""
 
     def __init__(self, network: "Network", input_shape: Shape) -> None:
         self._network, self._input_shape = network, input_shape
         self._fresh: list[Layer] = []
 
     def __enter__(self) -> list[Layer]:
+        _BUILDING.acquire()
         try:
             self._network._declare(self._input_shape, self._fresh)
         except BaseException:
             self._undo()
+            _BUILDING.release()
             raise
         return self._fresh
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is not None:
             self._undo()
+        _BUILDING.release()
 
     def _undo(self) -> None:
         for layer in self._fresh:
@@ -182,6 +172,8 @@ def sliced(network: "Network", index: slice) -> "Network":
 
 def load_state(parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], strict: bool) -> None:
     """Check everything, then copy."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"load_state_dict: state must map names to arrays, not {type(state).__name__}")
     missing = [name for name in parameters if name not in state]
     unexpected = [name for name in state if name not in parameters]
     if strict and (missing or unexpected):

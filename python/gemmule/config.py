@@ -43,11 +43,12 @@ def set_num_threads(count: int | None) -> None:
     """Use `count` threads from now on; None goes back to the default.
 
     That is `OMP_NUM_THREADS` where set, else the smaller of the physical cores this process may run on and
-    its cgroup's quota. Other libraries' threads are left alone. ValueError for less than 1."""
+    its cgroup's quota. Other libraries' threads are left alone. ValueError for less than 1 or more than
+    256."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer)):
         raise TypeError(f"set_num_threads: count must be an integer or None, not {count!r}")
-    if count is not None and count < 1:
-        raise ValueError(f"set_num_threads: count is {count}; it must be at least 1")
+    if count is not None and not 1 <= count < 2**31:
+        raise ValueError(f"set_num_threads: count is {count}; it must be at least 1 and sensible")
     _core.set_num_threads(None if count is None else int(count))
 
 

@@ -12,7 +12,7 @@ from .activations import ActivationLike
 from .arrays import Array, Shape, float_dtype
 from .callbacks import Callback
 from .history import History
-from .layers.base import Layer
+from .layers.base import Layer, checked_shape
 from .layers.dense import Dense
 from .losses import Loss
 from .optim import Optimizer
@@ -33,11 +33,9 @@ class Network(Layer):
         net = gm.Network([gm.Dense(64, 128, "relu"), gm.Dense(128, 10)], rng=0)
 
     layers: `Layer` objects. The same object twice shares its parameters; so do slices, `net[:2]`, and
-    networks that
-        contain this one.
+        networks that contain this one.
     input_shape: the shape of one sample, where the first layers do not tell; else the network is built when
-    the
-        first data come.
+        the first data come.
     dtype: "float32" or "float64", for parameters and arithmetic.
     rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout and
         validation split.
@@ -58,7 +56,7 @@ class Network(Layer):
         name: str | None = None,
     ) -> None:
         self._describe(layers, input_shape=input_shape, dtype=dtype, rng=rng, name=name)
-        known = building.known_input_shape(self)
+        known = self._known_input_shape()
         if known is not None:
             building.build(self, known)
 
@@ -74,7 +72,7 @@ class Network(Layer):
         """All of `__init__` but the memory."""
         self._layers = building.checked_layers(layers)
         self._keys = building.layer_keys(self._layers)
-        self._given_shape = None if input_shape is None else building.checked_shape(input_shape)
+        self._given_shape = None if input_shape is None else checked_shape(input_shape, "input_shape")
         self._built_shape: Shape | None = None
         self._dtype = float_dtype(dtype)
         self.name = name
@@ -89,7 +87,8 @@ class Network(Layer):
         """What copies and pickles make anew."""
         self._programs = Programs()
         self._last: inference.LastForward | None = None  # what backward belongs to
-        self._lock = threading.Lock()  # of forward and backward by hand
+        self._lock = threading.RLock()  # of forward and backward by hand
+        self._running = False  # whether the holder of the lock is in one of them
 
     @classmethod
     def mlp(
@@ -102,8 +101,8 @@ class Network(Layer):
         """Dense layers of `sizes` (n_in, hidden ..., n_out): `activation` between, `output` at the end.
 
         Further options are those of `Network`."""
-        if len(sizes) < 2:
-            raise ValueError(f"mlp: sizes {sizes!r} must name at least the input's and the output's width")
+        if not isinstance(sizes, Sequence) or len(sizes) < 2:
+            raise ValueError(f"mlp: sizes must list the widths of input, hidden layers and output, not {sizes!r}")
         last = len(sizes) - 2
         return cls(
             [Dense(sizes[i], sizes[i + 1], output if i == last else activation) for i in range(last + 1)],
@@ -172,17 +171,14 @@ class Network(Layer):
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
         loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
-        takes
-            that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
+            takes that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
             cross_entropy.
         optimizer: sgd, adam, adamw (with defaults, starting afresh), or an object, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
-        gives the
-            indices of the samples.
+            gives the indices of the samples.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
-        for
-            integer classes. validation_data: (X, y) instead.
+            for integer classes. validation_data: (X, y) instead.
         metrics: accuracy, mse, mae.
         progress: True shows it; None does so on a terminal.
         callbacks: `Callback` objects.
@@ -316,6 +312,15 @@ class Network(Layer):
         self._output_dims = shape
         return shape
 
+    def _known_input_shape(self) -> Shape | None:
+        if self.input_shape is not None:
+            return self.input_shape
+        for layer in self._layers:
+            shape = layer._known_input_shape()
+            if shape is not None or not layer.keeps_shape:
+                return shape
+        return None
+
     def _leaves(self, trainable: bool) -> Iterator[tuple[Layer, bool]]:
         trainable = trainable and self.trainable
         for layer in self._layers:
@@ -372,7 +377,7 @@ class Network(Layer):
         io.save(self, path)
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_programs", "_last", "_lock")
+        left_out = ("_programs", "_last", "_lock", "_running")
         return {key: value for key, value in vars(self).items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -70,11 +70,9 @@ class Optimizer:
         for segment in network.trainable_segments():
             block, (begin, end) = segment.placed, segment.span
             state = states.setdefault(id(block), self._state(block))
-            if previous == (
-                block,
-                segment.index - 1,
-            ):  # the padding between two segments is zero and stays so
-                store, slots, begin, _ = ranges.pop()
+            # The padding between two segments is zero and stays so.
+            if previous == (block, segment.index - 1):
+                begin = ranges.pop()[2]
             ranges.append((block.store, state.slots, begin, end))
             previous = block, segment.index
         if not ranges:

@@ -5,8 +5,15 @@
 
 namespace gemmule::cpu::GEMMULE_ISA {
 
-// -- micro-kernel
-// ---------------------------------------------------------------------------------------------
+// ---- micro-kernel ----
+
+// The activations that cost an instruction. `0 > z ? 0 : z` and not `z > 0 ? z : 0`: NaN must stay.
+template <class T>
+GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
+  if (act == Act::relu) return select(Vec<T>{} > z, Vec<T>{}, z);
+  if (act == Act::leaky_relu) return select(Vec<T>{} > z, slope * z, z);
+  return z;
+}
 
 // alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move
 // whole vectors; the others end inside the last vector. Loops over a tile's rows and vectors, unrolled to the
@@ -33,12 +40,8 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
       const Vec<T> b = last(v) ? load_first(bias, tail) : load(bias);
       GEMMULE_FOR_ROWS acc[i][v] += b;
     }
-  // `0 > z ? 0 : z` and not `z > 0 ? z : 0`: NaN must stay.
-  if (g.act == Act::relu)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = select(Vec<T>{} > acc[i][v], Vec<T>{}, acc[i][v]);
-  else if (g.act == Act::leaky_relu)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] =
-        select(Vec<T>{} > acc[i][v], g.slope * acc[i][v], acc[i][v]);
+  if (g.act != Act::identity)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = activate_in_register<T>(acc[i][v], g.act, g.slope);
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
     T* c = g.c + i * g.c_row + v * lanes<T>;
     if (last(v))
@@ -76,8 +79,7 @@ static void tile(const TileArgs<T>& g) {
 #undef GEMMULE_FOR_ROWS
 #undef GEMMULE_FOR_VECTORS
 
-// -- packing
-// --------------------------------------------------------------------------------------------------
+// ---- packing ----
 
 template <int... I>
 struct Indices {};
@@ -113,52 +115,57 @@ GM_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {
   }
 }
 
-// One whole block of a transposed panel, in registers from end to end.
-template <class T>
-GM_INLINE void pack_whole_block(const T* src, Index stride, T* dst, Index width) {
+// One block of a transposed panel, lanes steps deep, in registers from end to end. A `narrow` block has `rows` < lanes
+// rows: it reads its last row again in place of those it lacks, and stores `rows` columns.
+template <class T, bool narrow>
+GM_INLINE void pack_block(Index rows, const T* src, Index stride, T* dst, Index width) {
   constexpr int n = lanes<T>;
   Vec<T> block[n];
 #pragma GCC unroll 16
-  for (int j = 0; j < n; ++j) block[j] = load(src + j * stride);
+  for (int j = 0; j < n; ++j) {
+    block[j] = load(src);
+    if (!narrow || j + 1 < rows) src += stride;
+  }
   transpose<T>(block);
 #pragma GCC unroll 16
-  for (int p = 0; p < n; ++p) store(dst + p * width, block[p]);
+  for (int p = 0; p < n; ++p) {
+    if constexpr (narrow)
+      store_first(dst + p * width, block[p], rows);
+    else
+      store(dst + p * width, block[p]);
+  }
 }
 
-// `rows` rows of `steps` elements each; what the block lacks is zero, and only `cols` columns of dst are
-// written.
+// The last `steps` < lanes of the depth.
 template <class T>
-GM_INLINE void pack_part_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width,
-                               Index cols) {
+GM_INLINE void pack_last_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width) {
   constexpr Index n = lanes<T>;
   Vec<T> block[n];
-  for (Index j = 0; j < n; ++j)
-    block[j] = j >= rows    ? Vec<T>{}
-               : steps >= n ? load(src + j * stride)
-                            : load_first(src + j * stride, steps);
+  for (Index j = 0; j < n; ++j) block[j] = j < rows ? load_first(src + j * stride, steps) : Vec<T>{};
   transpose<T>(block);
-  for (Index p = 0; p < steps && p < n; ++p)
-    if (cols >= n)
+  for (Index p = 0; p < steps; ++p)
+    if (rows >= n)
       store(dst + p * width, block[p]);
     else
-      store_first(dst + p * width, block[p], cols);
+      store_first(dst + p * width, block[p], rows);
 }
 
-// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count, 0
-// from there to the end of the last block within `width`.
+// Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count.
 template <class T>
 GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* src, Index stride, T* dst) {
   constexpr Index n = lanes<T>;
   // Along the rows first: `lanes` streams at a time are what the hardware prefetcher follows.
-  for (Index j = 0; j < count; j += n)
-    for (Index p = 0; p < depth; p += n) {
-      const T* from = src + j * stride + p;
-      T* to = dst + p * width + j;
-      if (p + n <= depth && j + n <= count)
-        pack_whole_block<T>(from, stride, to, width);
+  for (Index j = 0; j < count; j += n) {
+    const T* from = src + j * stride;
+    T* to = dst + j;
+    Index p = 0;
+    for (; p + n <= depth; p += n)
+      if (j + n <= count)
+        pack_block<T, false>(n, from + p, stride, to + p * width, width);
       else
-        pack_part_block<T>(count - j, depth - p, from, stride, to, width, width - j);
-    }
+        pack_block<T, true>(count - j, from + p, stride, to + p * width, width);
+    if (p < depth) pack_last_block<T>(count - j, depth - p, from + p, stride, to + p * width, width);
+  }
 }
 
 template <class T>
@@ -186,17 +193,51 @@ static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, 
   }
   if (row == 1) {
     pack_transposed<T>(depth, cols, width, b, step, dst);
-    if (cols <= width - n)  // whole vectors of padding
-      for (Index p = 0; p < depth; ++p)
-        for (Index j = (cols + n - 1) / n * n; j < width; j += n) store(dst + p * width + j, Vec<T>{});
+    for (Index p = 0; p < depth; ++p)
+      for (Index j = cols; j < width; ++j) dst[p * width + j] = T(0);
     return;
   }
   for (Index p = 0; p < depth; ++p)
     for (Index j = 0; j < width; ++j) dst[p * width + j] = j < cols ? b[p * row + j * step] : T(0);
 }
 
-// -- table
-// ----------------------------------------------------------------------------------------------------
+// ---- a product computed as its transpose ----
+
+template <class T>
+static void transpose_out(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias, Act act,
+                          T slope) {
+  constexpr int n = lanes<T>;
+  for (Index j = 0; j < cols; j += n) {
+    const Index width = cols - j < n ? cols - j : n;
+    const Vec<T> shift = !bias ? Vec<T>{} : width == n ? load(bias + j) : load_first(bias + j, width);
+    for (Index i = 0; i < rows; i += n) {
+      Vec<T> block[n];
+      const T* from = t + j * t_row + i;
+#pragma GCC unroll 16
+      for (int k = 0; k < n; ++k) {
+        block[k] = load(from);
+        if (k + 1 < width) from += t_row;  // beyond the last column: the last again
+      }
+      transpose<T>(block);
+      T* to = c + i * c_row + j;
+      if (width == n && i + n <= rows) {
+#pragma GCC unroll 16
+        for (int k = 0; k < n; ++k, to += c_row)
+          store(to, activate_in_register<T>(block[k] + shift, act, slope));
+      } else {
+        for (Index k = 0; k < n && i + k < rows; ++k, to += c_row) {
+          const Vec<T> h = activate_in_register<T>(block[k] + shift, act, slope);
+          if (width == n)
+            store(to, h);
+          else
+            store_first(to, h, width);
+        }
+      }
+    }
+  }
+}
+
+// ---- table ----
 
 template <class T, int R, int V>
 constexpr void fill_kernels(GemmKernels<T>& table) {
@@ -219,11 +260,11 @@ constexpr GemmKernels<T> gemm_kernels(Index depth_block, Index column_block) {
   fill_kernels<T, GEMMULE_TILE_ROWS, GEMMULE_TILE_VECTORS>(table);
   table.pack_a = pack_a<T>;
   table.pack_b = pack_b<T>;
+  table.transpose_out = transpose_out<T>;
   return table;
 }
 
-// -- the ceiling
-// ----------------------------------------------------------------------------------------------
+// ---- the ceiling ----
 
 // As many chains as the tile has accumulators: more than latency (4-5 cycles) times FMA units (2).
 template <class T>

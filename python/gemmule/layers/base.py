@@ -1,7 +1,8 @@
 """What every layer is: a description that a network gives memory and lowers to graph operations."""
 
 import inspect
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -42,7 +43,10 @@ class Layer:
     `output_shape` must be given where it differs from the input's; `config` where the constructor takes
     arguments and the network is to be saved. Shapes never count the batch. `self.training` is True in a
     forward pass with training=True and in `fit`. Parameters are attributes: `self.scale` reads, `self.scale =
-    a` copies into place.
+    a` copies into place. x and dy are the layer's own copies.
+
+    What `forward` keeps for `backward`, the next forward pass overwrites: one such layer has one place in a
+    network, and no `predict`, from another thread least of all, comes between the two.
     """
 
     # Attributes that change the compiled programs when set.
@@ -123,9 +127,9 @@ class Layer:
             raise RuntimeError(f"{type(self).__name__}: parameters are declared in build()")
         if not name.isidentifier() or name in self._segments or hasattr(type(self), name):
             raise ValueError(f"{type(self).__name__}: parameter name {name!r} is taken or not an identifier")
-        shape = tuple(int(size) for size in shape)
-        if any(size < 1 for size in shape):
-            raise ShapeError(f"{type(self).__name__}: parameter {name!r} of shape {shape} is empty")
+        shape = checked_shape(shape, f"{type(self).__name__}: the shape of {name!r}")
+        if math.prod(shape) * 8 >= 2**63:
+            raise ShapeError(f"{type(self).__name__}: {name!r} of shape {shape} overflows 64 bits")
         self.__dict__.pop(name, None)
         self._segments[name] = Segment(name, shape, initializers.resolve(init))
 
@@ -151,7 +155,11 @@ class Layer:
             fresh.append(self)
             self._stage = "building"
             self.build(input_shape)
-        return tuple(positive_int(size, "output_shape") for size in self.output_shape(input_shape))
+        return checked_shape(self.output_shape(input_shape), f"{type(self).__name__}: output_shape")
+
+    def _known_input_shape(self) -> Shape | None:
+        """The input's shape as far as the layer tells it by itself."""
+        return self.input_shape
 
     def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
         """(name, segment, trainable) of every parameter not yet in `seen`."""
@@ -184,6 +192,10 @@ class Layer:
         if name in self._structural:
             Revision.count += 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A shallow copy shares its parameters; what it declares later is its own.
+        return {**vars(self), "_segments": dict(self._segments)}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._arguments()})"
 
@@ -191,10 +203,21 @@ class Layer:
         return f"name={self.name!r}" if self.name else ""
 
 
+def checked_shape(shape: Sequence[int] | int, what: str) -> Shape:
+    """A shape of positive integers; a single one means (n,). TypeError, ValueError and, for no dimensions,
+    ShapeError name the argument."""
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    if not sizes:
+        raise ShapeError(f"{what} is empty; it has at least one dimension")
+    return tuple(positive_int(size, what) for size in sizes)
+
+
 def positive_int(value: Any, what: str) -> int:
-    """`value` as an int of at least 1; TypeError and ValueError name the argument."""
+    """`value` as an int of 1 or more in 64 bits; TypeError and ValueError name the argument."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{what} must be an integer, not {value!r}")
     if value < 1:
         raise ValueError(f"{what} is {value}; it must be at least 1")
+    if value >= 2**63:
+        raise ValueError(f"{what} is {value}; it must be below 2**63")
     return int(value)

@@ -22,8 +22,7 @@ class Dense(Layer):
     activation: a name, a pair (f, df) of functions of z, or None for none.
     bias: False leaves b out, and `layer.bias` is None.
     init: he, xavier, lecun, orthogonal, normal, zeros, or an array (n_out, n_in); by default he where the
-    activation
-        is relu or its kin, else xavier.
+        activation is relu or its kin, else xavier.
     bias_init: the same for b, an array (n_out,).
     slope: of leaky_relu, elu and sigmoid.
     """
@@ -88,7 +87,7 @@ class Dense(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
             raise ShapeError(
-                f"dense: x has shape {('N', *input_shape)}; it must be (N, n_in): put Flatten() before"
+                f"dense: x has shape (N, {', '.join(map(str, input_shape))}), not (N, n_in): put Flatten() before"
             )
         if self.n_in is not None and input_shape[0] != self.n_in:
             weight = (self._n_out, self.n_in)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..arrays import fraction
 from .base import Layer
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ class Dropout(Layer):
 
     @rate.setter
     def rate(self, value: float) -> None:
-        if not 0 <= value < 1:
-            raise ValueError(f"Dropout: rate is {value}; it must be at least 0 and below 1")
-        self._rate = float(value)
+        self._rate = fraction(value, "Dropout: rate")
 
     def lower(self, builder: "Builder", value: int, name: str) -> int:
         number = builder.next_dropout()
