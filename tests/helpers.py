@@ -33,6 +33,16 @@ def classifier(rng: int = 0, dtype: str = "float32") -> gm.Network:
     return gm.Network.mlp([2, 16, 3], activation="tanh", rng=rng, dtype=dtype)
 
 
+class Doubling(gm.Layer):
+    """y = 2 x, in Python."""
+
+    def forward(self, x: Array) -> Array:
+        return 2 * x
+
+    def backward(self, dy: Array) -> Array:
+        return 2 * dy
+
+
 def weights(net: gm.Network) -> dict[str, bytes]:
     """Every bit of the parameters."""
     return {name: p.tobytes() for name, p in net.named_parameters()}

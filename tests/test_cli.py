@@ -315,6 +315,7 @@ def test_a_reader_that_leaves_is_no_error(model: str) -> None:
         (["train", "digits", "--plot", "a.xyz"], "a.xyz"),
         (["train", "digits", "--data-dir", "."], "goes with mnist"),
         (["train", "mnist"], "needs --data-dir"),
+        (["train", "digits", "--threads", "1000"], "1 to 256"),
         (["predict", "m", "digits", "--out", "a.txt"], "csv or .npy"),
     ],
 )
@@ -338,7 +339,8 @@ def test_data_that_does_not_fit(capsys: Capture, model: str, tmp_path: Path) -> 
         "names as numbers": ({"X": ones, "y": np.array(["a", "b"] * 10)}, ["--loss", "mse"], 2, "names"),
         "rows as labels": ({"X": ones, "y": ones}, ["--loss", "cross_entropy"], 2, "two classes"),
         "one row": ({"X": ones[:1], "y": ones[:1, 0]}, [], 1, "two rows"),
-        "nan": ({"X": ones * np.nan, "y": ones[:, 0]}, [], 1, ""),
+        "nan": ({"X": ones * np.nan, "y": ones[:, 0]}, [], 1, r"X holds nan at \(0, 0\)"),
+        "huge": ({"X": ones, "y": ones[:, 0] * 1e300}, [], 1, r"y holds 1e\+300 at \(0,\)"),
     }
     for name, (arrays, options, status, match) in cases.items():
         path = tmp_path / f"{name}.npz"

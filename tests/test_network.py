@@ -3,13 +3,15 @@
 import copy
 import multiprocessing
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import reference
-from helpers import Array, classification, classifier, weights
+from helpers import Array, Doubling, classification, classifier, weights
 
 import gemmule as gm
 
@@ -55,6 +57,11 @@ def test_what_is_computed_from_a_parameter_is_plain() -> None:
     for derived in (weight + 1, weight @ weight.T, weight[0], weight.copy(), abs(weight), weight.T):
         assert type(derived) is np.ndarray
     assert np.ndim(weight.sum()) == 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, np.copy, lambda p: p.view(), lambda p: p.imag])
+def test_copies_of_a_parameter_are_plain(copied: Callable[[gm.Parameter], Array]) -> None:
+    assert type(copied(gm.Network([gm.Dense(2, 3)])[0].weight)) is np.ndarray
 
 
 def test_memory_with_a_live_view_stays() -> None:
@@ -107,6 +114,21 @@ def test_unknown_input_width_is_taken_from_the_layer_before_or_from_the_classifi
 
 
 # -- inputs and outputs --------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_layer_without_memory_gets_its_own() -> None:
+    layer = gm.Dense(None, 2)
+    net = gm.Network([layer, copy.copy(layer)], input_shape=2, rng=0)
+    assert not np.array_equal(net[0].weight, net[1].weight)
+
+
+def test_threads_that_meet_an_unbuilt_network_build_it_once() -> None:
+    x = classification()[0]
+    for _ in range(20):
+        net = gm.Network([gm.Dense(None, 64, "relu"), gm.Dense(None, 3)], rng=0)
+        with ThreadPoolExecutor(8) as pool:
+            outputs = list(pool.map(net.predict, [x] * 8))
+        assert all(np.array_equal(output, outputs[0]) for output in outputs)
 
 
 def test_one_sample_in_one_out() -> None:
@@ -280,16 +302,6 @@ def test_save_and_load(tmp_path: Path, dtype: str) -> None:
     assert back.evaluate(x, y) == net.evaluate(x, y)
 
 
-class Doubling(gm.Layer):
-    """y = 2 x, in Python."""
-
-    def forward(self, x: Array) -> Array:
-        return 2 * x
-
-    def backward(self, dy: Array) -> Array:
-        return 2 * dy
-
-
 def test_lambdas_and_user_classes_are_refused_with_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     pair = gm.Activation((lambda z: z * z, lambda z: 2 * z))
@@ -307,75 +319,3 @@ def test_a_user_layer_comes_back_through_custom(tmp_path: Path) -> None:
     x = classification()[0]
     back = gm.load(path, custom={"Doubling": Doubling})
     np.testing.assert_array_equal(back.predict(x), net.predict(x))
-
-
-# -- layers in Python ----------------------------------------------------------------------------------------
-
-
-def test_what_a_python_layer_keeps_stays_valid() -> None:
-    class Keeper(gm.Layer):
-        def forward(self, x: Array) -> Array:
-            self.x = x
-            return x
-
-        def backward(self, dy: Array) -> Array:
-            self.dy = dy
-            return dy
-
-    keeper = Keeper()
-    net = gm.Network([gm.Dense(2, 3), keeper, gm.Dense(3, 1)], rng=0)
-    x = classification()[0]
-    net.forward(x)
-    net.backward(np.ones((len(x), 1), np.float32))
-    kept = keeper.x.copy()
-    del net
-    np.testing.assert_allclose(kept, keeper.x)
-    assert keeper.dy.shape == kept.shape
-
-
-def test_an_error_in_a_python_layer_leaves_the_last_complete_step() -> None:
-    class Broken(Doubling):
-        calls = 0
-
-        def backward(self, dy: Array) -> Array:
-            self.calls += 1
-            if self.calls == 3:
-                raise LookupError("in backward")
-            return super().backward(dy)
-
-    x, y = classification()
-    net = gm.Network([gm.Dense(2, 3), Broken()], rng=0)
-    twin = gm.Network([gm.Dense(2, 3), Doubling()], rng=0)
-    with pytest.raises(LookupError, match="in backward"):
-        net.fit(x, y, loss="cross_entropy", epochs=1, batch_size=16, shuffle=False)
-    twin.fit(x[:32], y[:32], loss="cross_entropy", epochs=1, batch_size=16, shuffle=False)
-    assert weights(net) == weights(twin)
-
-
-@pytest.mark.parametrize("wrong", [lambda x: x[:, :-1], lambda x: x[:-1], lambda x: x + 1j, lambda x: None])
-def test_a_python_layer_must_return_the_right_array(wrong: Any) -> None:
-    class Wrong(Doubling):
-        def forward(self, x: Array) -> Array:
-            return wrong(x)
-
-    with pytest.raises((ValueError, TypeError), match=r"Wrong|forward"):
-        gm.Network([gm.Dense(2, 3), Wrong()], rng=0).predict(classification()[0])
-
-
-def test_predict_works_inside_a_python_layer() -> None:
-    x = classification()[0]
-    helper = classifier()
-    want = helper.predict(x)
-    inside = []
-
-    class Asks(Doubling):
-        def forward(self, x: Array) -> Array:
-            inside.append((helper.predict(classification()[0]), net[:1].predict(classification()[0])))
-            return x
-
-    net = gm.Network([gm.Dense(2, 3), Asks()], rng=0)
-    got = net.predict(x)
-    for other, own in inside:
-        np.testing.assert_array_equal(other, want)
-        np.testing.assert_array_equal(own, got)
-    assert inside

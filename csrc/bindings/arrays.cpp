@@ -2,11 +2,21 @@
 
 namespace gemmule::bindings {
 
+namespace {
+
+bool has_type(const py::array& array, DType type) {
+  const py::dtype dtype = array.dtype(), wanted = numpy_dtype(type);
+  return dtype.is(wanted) || dtype.equal(wanted);  // the same object, as almost always, or its equal
+}
+
+std::string type_name(const py::array& array) { return py::str(array.dtype()).cast<std::string>(); }
+
+}  // namespace
+
 DType dtype_of(const py::array& array, const char* what) {
   for (DType type : {DType::f32, DType::f64, DType::i64})
-    if (array.dtype().is(numpy_dtype(type)) || array.dtype().equal(numpy_dtype(type))) return type;
-  fail(ErrorKind::dtype, what, " is ", py::str(array.dtype()).cast<std::string>(),
-       ", not float32 or float64");
+    if (has_type(array, type)) return type;
+  fail(ErrorKind::dtype, what, " is ", type_name(array), ", not float32 or float64");
 }
 
 py::dtype numpy_dtype(DType type) {
@@ -25,9 +35,12 @@ Shape shape_of(const py::array& array) {
   return Shape(std::vector<Index>(array.shape(), array.shape() + array.ndim()));
 }
 
+void require_type(const py::array& array, DType type, const char* what) {
+  if (!has_type(array, type)) fail(ErrorKind::dtype, what, " is ", type_name(array), ", not ", name_of(type));
+}
+
 void require_array(const py::array& array, DType type, const char* what, bool writable) {
-  require(array.dtype().equal(numpy_dtype(type)), ErrorKind::dtype, what, " is ",
-          py::str(array.dtype()).cast<std::string>(), ", not ", name_of(type));
+  require_type(array, type, what);
   constexpr int wanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
   require((array.flags() & wanted) == wanted, ErrorKind::value, what, " is not C-contiguous and aligned");
   require(!writable || array.writeable(), ErrorKind::value, what, " is read-only");

@@ -1,6 +1,5 @@
 // gm.ops.gemm: a kernel as a function on NumPy arrays of any layout.
 #include "cpu/gemm.h"
-#include "plan/program.h"
 
 #include <chrono>
 #include <cstdio>
@@ -10,6 +9,7 @@
 #include "core/arena.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
+#include "plan/program.h"
 
 namespace gemmule::bindings {
 namespace {
@@ -76,13 +76,17 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
   const py::gil_scoped_release release;
   using Clock = std::chrono::steady_clock;
   const auto start = verbose() ? Clock::now() : Clock::time_point();
-  run_team(members, [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
+  run_team(members,
+           [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
   if (verbose()) {
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    std::fprintf(stderr, "gemmule: %-15s %lldx%lld %lldx%lld -> %lldx%lld path=\"%s\" isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
+    std::fprintf(stderr,
+                 "gemmule: %-15s %lldx%lld %lldx%lld -> %lldx%lld path=\"%s\" isa=%s threads=%d %.1f us %.1f "
+                 "GFLOP/s\n",
                  "gemm", static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(k),
                  static_cast<long long>(n), static_cast<long long>(m), static_cast<long long>(n),
-                 cpu::gemm_path(kernels, call), cpu::active().name, members, seconds * 1e6, flops / seconds * 1e-9);
+                 cpu::gemm_path(kernels, call), cpu::active().name, members, seconds * 1e6,
+                 flops / seconds * 1e-9);
   }
 }
 
@@ -91,28 +95,27 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
                double slope) {
   const Act act = act_of(activation);
   const DType type = dtype_of(a, "gemm: a");
-  require(type != DType::i64, ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
-  require(dtype_of(b, "gemm: b") == type, ErrorKind::dtype, "gemm: a is ", name_of(type), ", b ",
-          py::str(b.dtype()).cast<std::string>());
-  require(a.ndim() == 2 && b.ndim() == 2, ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b),
-          " are not matrices");
+  // Messages are made only where they are needed: a small product costs less than one of them.
+  if (type == DType::i64) fail(ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
+  require_type(b, type, "gemm: b");
+  if (a.ndim() != 2 || b.ndim() != 2)
+    fail(ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b), " are not matrices");
   const Index m = a.shape(trans_a), k = a.shape(!trans_a), inner = b.shape(trans_b), n = b.shape(!trans_b);
-  require(k == inner, ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (",
-          inner, ", ", n, ")");
+  if (k != inner)
+    fail(ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (", inner, ", ", n,
+         ")");
   if (bias) {
-    require(dtype_of(*bias, "gemm: bias") == type, ErrorKind::dtype, "gemm: bias is ",
-            py::str(bias->dtype()).cast<std::string>(), ", a ", name_of(type));
-    require(shape_of(*bias) == Shape{n}, ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ",
-            n, " columns");
+    require_type(*bias, type, "gemm: bias");
+    if (bias->ndim() != 1 || bias->shape(0) != n)
+      fail(ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ", n, " columns");
   }
   if (wanted) {
-    require(dtype_of(*wanted, "gemm: out") == type, ErrorKind::dtype, "gemm: out is ",
-            py::str(wanted->dtype()).cast<std::string>(), ", a ", name_of(type));
-    require(shape_of(*wanted) == Shape{m, n}, ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (",
-            m, ", ", n, ")");
-    require(wanted->writeable(), ErrorKind::value, "gemm: out is read-only");
-  } else {
-    require(beta == 0, ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
+    require_type(*wanted, type, "gemm: out");
+    if (wanted->ndim() != 2 || wanted->shape(0) != m || wanted->shape(1) != n)
+      fail(ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (", m, ", ", n, ")");
+    if (!wanted->writeable()) fail(ErrorKind::value, "gemm: out is read-only");
+  } else if (beta != 0) {
+    fail(ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
   }
   checked_mul(checked_mul(m, n), size_of(type));
   if (!in_elements(a)) a = plain_copy(a);

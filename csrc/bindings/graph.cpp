@@ -9,8 +9,9 @@ void copy_result(const py::object& result, DType type, const Shape& shape, void*
   const auto array = py::array::ensure(result);
   require(static_cast<bool>(array), ErrorKind::dtype, what, " returned no array");
   const char kind = array.dtype().kind();
-  require(kind == 'f' || kind == 'i' || kind == 'u' || kind == 'b', ErrorKind::dtype, what, " returned ",
-          py::str(array.dtype()).cast<std::string>(), ", not real numbers");
+  if (kind != 'f' && kind != 'i' && kind != 'u' && kind != 'b')
+    fail(ErrorKind::dtype, what, " returned ", py::str(array.dtype()).cast<std::string>(),
+         ", not real numbers");
   require(shape_of(array) == shape, ErrorKind::shape, what, " returned shape ", shape_of(array), ", not ",
           shape);
   const py::array target = view(type, shape, dst, py::none());

@@ -11,12 +11,12 @@ Index cut(Index count, Index parts, Index part) {
 }
 Index pieces(Index count, Index largest) { return (count + largest - 1) / largest; }
 
-// Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column of B, both may
-// stay as they lie. That depends on the whole product, never on a member's block of it.
+// Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column
+// of B, both may stay as they lie. That depends on the whole product, never on a member's block of it.
 inline constexpr Index few_rows = 256;
 
-// A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more of them on one
-// L1 set (4 KB apart, 8 ways) than it holds.
+// A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more
+// of them on one L1 set (4 KB apart, 8 ways) than it holds.
 template <class T>
 bool a_in_place(const Gemm<T>& call) {
   if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
@@ -24,23 +24,24 @@ bool a_in_place(const Gemm<T>& call) {
   return call.a.col_stride == 1 && call.a.row_stride * static_cast<Index>(sizeof(T)) % 2048 != 0;
 }
 
-// B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of the ceiling.
+// B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of
+// the ceiling.
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
   return call.b.col_stride == 1 && call.a.rows <= few_rows &&
          call.b.row_stride * static_cast<Index>(sizeof(T)) <= 4096;
 }
 
-// Z = X W^T for a small batch: computed as Z^T = W X^T, so that W, the larger operand, is read as it lies and X is the one that is
-// packed; Z^T then turns over in L2. At 64 x 256 x 784 it saves a tenth. A few rows would leave lanes idle, and many make packing
-// W cheap beside the product.
+// Z = X W^T for a small batch: computed as Z^T = W X^T, so that W, the larger operand, is read as it lies and
+// X is the one that is packed; Z^T then turns over in L2. At 64 x 256 x 784 it saves a tenth. A few rows
+// would leave lanes idle, and many make packing W cheap beside the product.
 inline constexpr Index most_turned_rows = 128;
 
 template <class T>
 bool turns_over(const GemmKernels<T>& k, const Gemm<T>& call) {
   const Index m = call.a.rows, n = call.b.cols;
-  return call.b.row_stride == 1 && call.b.col_stride != 1 && call.beta == T(0) && m >= k.lanes && m <= most_turned_rows &&
-         4 * m >= 3 * round_up(m, k.lanes) && n >= 2 * m;
+  return call.b.row_stride == 1 && call.b.col_stride != 1 && call.beta == T(0) && m >= k.lanes &&
+         m <= most_turned_rows && 4 * m >= 3 * round_up(m, k.lanes) && n >= 2 * m;
 }
 
 template <class T>
@@ -131,13 +132,12 @@ class BlockGemm {
   static Index alignment_of(const GemmKernels<T>&) { return 64 / static_cast<Index>(sizeof(T)); }
 
   void pack_columns(Span cols, Span depth) {
-    for (Index j = 0; j < cols.size(); j += panel_) {
-      const Index width = std::min(cols.size() - j, panel_);
-      if (b_in_place_ && width % k_.lanes == 0) continue;
-      k_.pack_b(depth.size(), width, round_up(width, k_.lanes),
-                call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + j) * call_.b.col_stride,
-                call_.b.row_stride, call_.b.col_stride, packed_ + j * depth.size());
-    }
+    // In place, only a last panel that ends inside a vector needs a copy.
+    const Index whole = cols.size() / k_.lanes * k_.lanes;
+    const Index first = !b_in_place_ ? 0 : whole == cols.size() ? cols.size() : whole / panel_ * panel_;
+    k_.pack_b(depth.size(), cols.size() - first, panel_,
+              call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + first) * call_.b.col_stride,
+              call_.b.row_stride, call_.b.col_stride, packed_ + first * depth.size());
   }
 
   void multiply(Span cols, Span depth, bool first, bool last) {
@@ -248,9 +248,9 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
   BlockGemm<T>(kernels, call, block, memory).run();
 }
 
-#define GEMMULE_INSTANTIATE(T)                                                  \
-  template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);          \
-  template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&);         \
+#define GEMMULE_INSTANTIATE(T)                                          \
+  template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
+  template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \
   template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);
 GEMMULE_INSTANTIATE(float)
 GEMMULE_INSTANTIATE(double)

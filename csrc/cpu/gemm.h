@@ -18,7 +18,8 @@ struct Gemm {
   T slope = 1;
 };
 
-// Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not read.
+// Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not
+// read.
 template <class T>
 Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
 

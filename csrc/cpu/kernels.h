@@ -52,12 +52,14 @@ struct GemmKernels {
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
   // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step].
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
-  // dst[p * width + j] = B(p, j) for j < cols, 0 beyond; B(p, j) at b[p * row + j * step].
-  void (*pack_b)(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst);
-  // C(i, j) = act(t[j * t_row + i] + bias[j]) for i < rows, j < cols; rows of t are readable up to a multiple of lanes.
-  // `act` as for a tile.
-  void (*transpose_out)(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias, Act act,
-                        T slope);
+  // B(p, j), at b[p * row + j * step], in panels of `panel` columns one after the other: panel q holds its
+  // element (p, i) at dst[q * panel * depth + p * width + i], where width is `panel`, or for the last its
+  // columns rounded up to whole vectors with zeros.
+  void (*pack_b)(Index depth, Index cols, Index panel, const T* b, Index row, Index step, T* dst);
+  // C(i, j) = act(t[j * t_row + i] + bias[j]) for i < rows, j < cols; rows of t are readable up to a multiple
+  // of lanes. `act` as for a tile.
+  void (*transpose_out)(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias,
+                        Act act, T slope);
 };
 
 // The position of a dropout layer's draws in the network's Philox stream.

@@ -1,4 +1,4 @@
-// Chooses between a team and one thread while a long run goes on. A team whose cores are taken by other
+// Chooses between a team and one thread while long runs go on. A team whose cores are taken by other
 // processes waits a time slice at every barrier and can be twenty times slower than one thread; results do
 // not depend on the choice.
 #pragma once
@@ -8,46 +8,43 @@
 
 namespace gemmule {
 
+// Whether training found the cores crowded within the last quarter of a second; prediction and evaluation
+// then stay serial.
+bool cores_are_crowded();
+
+// The judgement of one trainer, which outlives its runs: an epoch may be shorter than what it takes to tell.
 class Crowding {
  public:
-  explicit Crowding(int team) : team_(team) {}
-
-  // The number of members for the next slice of steps.
-  int members() const { return alone_ ? 1 : team_; }
-  void begin_slice() { start_ = Clock::now(), steps_ = 0; }
-  // Called by the leading member after each step; true when the slice is over. `sleeps`: waits of this slice
-  // that spinning did not bridge.
-  bool ends_slice(long sleeps) {
-    ++steps_;
-    const Seconds time = Clock::now() - start_;
-    if (alone_) {
-      if (time < (trying_ ? trial : rest)) return false;
-      const double each = time.count() / static_cast<double>(steps_);
-      alone_ = trying_ &&
-               each < team_time_;  // the trial won: a rest from the team; otherwise, or after the rest, back
-      trying_ = false;
-      return true;
-    }
-    if (team_ == 1 || time < window || steps_ < 4) return false;
-    team_time_ = time.count() / static_cast<double>(steps_);
-    const bool crowded = sleeps > steps_;
-    if (!crowded) return time > rest;  // a new slice, so that trouble later is not averaged away
-    alone_ = trying_ = true;
-    return true;
+  // Starts over where the team's size has changed.
+  void adopt(int team) {
+    if (team != team_) *this = Crowding(), team_ = team;
   }
+  // The number of members for the next slice of steps.
+  int members() const { return mode_ == Mode::team ? team_ : 1; }
+  void begin_slice() {
+    mark_ = Clock::now();
+    sleeps_before_ = 0;
+  }
+  // Called by the leading member after each step; true when the team should be formed anew. `sleeps`: waits
+  // of this slice that spinning did not bridge.
+  bool ends_slice(long sleeps);
 
  private:
   using Clock = std::chrono::steady_clock;
   using Seconds = std::chrono::duration<double>;
-  static constexpr Seconds window{0.02};  // several time slices of a scheduler
-  static constexpr Seconds trial{0.005};
-  static constexpr Seconds rest{0.25};
+  enum class Mode { team, trial, rest };
 
-  const int team_;
-  bool alone_ = false, trying_ = false;
-  Clock::time_point start_;
+  bool enter(Mode mode);
+
+  int team_ = 1;
+  Mode mode_ = Mode::team;
+  Clock::time_point mark_;
+  long sleeps_before_ = 0;
+  // Since the mode was entered or, with a team, since it was last judged.
   Index steps_ = 0;
-  double team_time_ = 0;
+  long sleeps_ = 0;
+  Seconds time_{0};
+  double team_step_ = 0;  // seconds, when it looked crowded
 };
 
 }  // namespace gemmule

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "plan/crowding.h"
+
 namespace gemmule {
 namespace {
 
@@ -26,6 +28,11 @@ Index bytes_of(const Graph& graph, ValueId id, Index rows) {
 bool is_computed(const Graph& graph, ValueId id) {
   const int producer = graph.producer(id);
   return producer >= 0 && graph.nodes[static_cast<std::size_t>(producer)].op != OpKind::reshape;
+}
+
+// The team for chunks of `rows` rows.
+int members_for(const Program& program, Index rows) {
+  return cores_are_crowded() ? 1 : program.team_size(std::min(rows, program.capacity()));
 }
 
 // Calls body(team, first row, rows) for chunks of at most the program's capacity, all in one team if it can.
@@ -70,7 +77,7 @@ Predictor::Predictor(Graph graph, ValueId output, Index capacity)
 
 bool Predictor::run(const std::byte* x, Index rows, std::byte* out, Poll& poll) const {
   const Graph& graph = program_.graph();
-  const Lease execution(program_, program_.team_size(std::min(rows, program_.capacity())));
+  const Lease execution(program_, members_for(program_, rows));
   const Index in_row = bytes_of(graph, input_, 1), out_row = bytes_of(graph, output_, 1);
   const bool direct = is_computed(graph, output_);
   return in_chunks(program_, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
@@ -112,11 +119,12 @@ void Tape::copy_out(ValueId value, std::byte* dst) const {
 }
 
 void Tape::forward(const std::byte* x, Index rows, std::byte* out, const StepScalars& scalars) {
-  const int members = program_->team_size(rows);
-  if (!execution_ || execution_->members < members || execution_->variant != program_->backend().variant()) {
+  const int members = members_for(*program_, rows);
+  if (!execution_ || execution_->room < members || execution_->variant != program_->backend().variant()) {
     execution_ = nullptr;
     execution_ = program_->checkout(members);
   }
+  execution_->members = members;
   rows_ = 0;  // until it has succeeded
   bind_external(*execution_, input_, x);
   program_->run(*execution_, 0, program_->end_of(output_), rows, scalars);
@@ -173,7 +181,7 @@ std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool 
                                    Poll& poll) {
   const Compiled& c = compiled(labels);
   const Graph& graph = c.program.graph();
-  const Lease execution(c.program, c.program.team_size(std::min(rows, capacity_)));
+  const Lease execution(c.program, members_for(c.program, rows));
   const Index x_row = bytes_of(graph, c.input, 1), y_row = bytes_of(graph, c.target, 1);
   std::vector<double> sums(1 + metrics_.size(), 0.0);
   const bool done =

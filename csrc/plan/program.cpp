@@ -144,10 +144,11 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
   {
     const std::lock_guard lock(pool_mutex_);
     for (auto& free : pool_)
-      if (free->members >= members && free->variant == backend_.variant()) {
+      if (free->room >= members && free->variant == backend_.variant()) {
         std::swap(free, pool_.back());
         std::unique_ptr<Execution> execution = std::move(pool_.back());
         pool_.pop_back();
+        execution->members = members;
         execution->timed = verbose();
         return execution;
       }
@@ -155,7 +156,7 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
   auto execution = std::make_unique<Execution>();
   execution->arena = Arena(placement_.bytes);
   execution->variant = backend_.variant();
-  execution->members = members;
+  execution->members = execution->room = members;
   execution->timed = verbose();
   execution->address.assign(graph_.values.size(), nullptr);
   for (std::size_t i = 0; i < graph_.values.size(); ++i) {

@@ -15,8 +15,9 @@ namespace gemmule {
 // that concurrent callers never share one.
 struct Execution {
   Arena arena, workspace;
-  Index workspace_bytes = 0;  // per member
-  int members = 0;
+  Index workspace_bytes = 0;      // per member
+  int members = 0;                // of the team that runs now
+  int room = 0;                   // members that have a workspace
   const char* variant = nullptr;  // of the backend, when this was sized
   bool timed = false;             // verbose() when a run began: every member of a team goes by one answer
   std::vector<void*> address;     // by value

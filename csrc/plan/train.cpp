@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "core/shuffle.h"
-#include "plan/crowding.h"
 
 namespace gemmule {
 
@@ -39,7 +38,7 @@ struct Trainer::Compiled {
 // The state of one run; the members of the team share it and meet at barriers.
 class Trainer::Loop {
  public:
-  Loop(const Compiled& compiled, const Trainer& trainer, const FitCall& call, Stepper& stepper, Poll& poll,
+  Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, Stepper& stepper, Poll& poll,
        FitResult& result)
       : c_(compiled),
         trainer_(trainer),
@@ -53,8 +52,9 @@ class Trainer::Loop {
         y_(checked_mul(batch_, c_.y_bytes)),
         order_(static_cast<std::size_t>(call.rows)),
         scalars_(call.start),
-        // Python ops open their own teams for the native stretches between them.
-        crowding_(c_.program.calls_python() ? 1 : lease_->members) {
+        crowding_(trainer.crowding_) {
+    // Python ops open their own teams for the native stretches between them.
+    crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
     address(c_.joint.input) = x_.data();
     address(c_.joint.target) = y_.data();
     c_.program.bind_views(*lease_);
@@ -184,7 +184,7 @@ class Trainer::Loop {
   StepScalars scalars_;
   bool finite_ = true;
   Index epoch_ = 0, at_ = 0;  // where the run stands
-  Crowding crowding_;
+  Crowding& crowding_;
   bool over_ = false;
 };
 

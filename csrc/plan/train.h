@@ -2,6 +2,7 @@
 #pragma once
 #include <map>
 
+#include "plan/crowding.h"
 #include "plan/forward.h"
 #include "plan/optimizer.h"
 
@@ -51,6 +52,7 @@ class Trainer {
   std::vector<Metric> metrics_;
   Index batch_size_;
   std::map<bool, std::unique_ptr<Compiled>> programs_;
+  Crowding crowding_;
 };
 
 }  // namespace gemmule

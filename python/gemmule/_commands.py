@@ -102,10 +102,15 @@ def _check_outputs(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise UsageError(str(error)) from error
     for path in (args.out, args.plot):
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
             raise FileNotFoundError(f"{path}: no such folder to write into")
-        if path is not None and path.is_dir():
-            raise FileError(f"{path}: a folder, not a file")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{path}: the folder is not yours to write into")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path}: {'a folder' if path.is_dir() else 'a device'}, not a file")
 
 
 def _parts(
@@ -309,7 +314,10 @@ def show_config(args: argparse.Namespace) -> int:
 def _table(args: argparse.Namespace) -> Table:
     """The data named on the command line; the number of threads is set on the way."""
     if args.threads is not None:
-        gm.set_num_threads(args.threads)
+        try:
+            gm.set_num_threads(args.threads)
+        except ValueError as error:
+            raise UsageError(f"--threads: {error}") from error
     if (args.data == "mnist") != (args.data_dir is not None):
         if args.data == "mnist":
             raise UsageError("mnist needs --data-dir DIR, the folder with its four IDX files")

@@ -7,6 +7,7 @@ word: every claim in it is checked against the file's size before memory is aske
 executed. Format: https://huggingface.co/docs/safetensors
 """
 
+import errno
 import io
 import itertools
 import json
@@ -88,6 +89,8 @@ def write(
     target = Path(os.path.realpath(path))  # through a link, to the file it names
     if target.exists():
         _require_regular(target)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder to write into", str(path))
     temporary = target.parent / f".gemmule-{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:

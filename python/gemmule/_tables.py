@@ -45,7 +45,9 @@ class Table:
 
 def load_table(data: str, folder: str | None) -> Table:
     """`data` is digits, mnist (in `folder`), a folder of IDX files, a .npz of X and y, or a .npy of X
-    alone."""
+    alone.
+
+    FileError where it is none of these, or holds NaN, infinities or what float32 cannot hold."""
     if data == "digits":
         X, y = datasets.digits(scale=False)
         return Table(X, y, full_scale=16.0)
@@ -57,11 +59,25 @@ def load_table(data: str, folder: str | None) -> Table:
     if path.suffix == ".npz":
         X, y = datasets.load_npz(path)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        _require_numbers(path, X=_flat(X), y=y)
         return Table(_flat(X), y, full_scale=255.0 if X.dtype == np.uint8 else None)
     if path.suffix == ".npy":
         X = datasets.load_npy(path)
+        _require_numbers(path, X=_flat(X))
         return Table(_flat(X), None, full_scale=255.0 if X.dtype == np.uint8 else None)
     raise FileError(f"{data}: expected digits, mnist, a folder of IDX files, a .npz or .npy file")
+
+
+def _require_numbers(path: Path, **arrays: Array) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        unusable = ~(np.abs(array) <= np.finfo(np.float32).max)
+        if unusable.any():
+            at = tuple(int(i) for i in np.argwhere(unusable)[0])
+            raise FileError(
+                f"{path}: {name} holds {array[at]!s} at {at}; numbers in the range of float32 are due"
+            )
 
 
 def _flat(X: Array) -> Array:

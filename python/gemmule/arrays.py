@@ -86,6 +86,11 @@ def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
     return converted
 
 
+def shown(shape: Shape) -> str:
+    """A batch's shape, for messages."""
+    return f"(N, {', '.join(map(str, shape))})"
+
+
 def overlaps(out: Array, *inputs: Array | None) -> bool:
     """Whether writing `out` might change an input before it is read."""
     return any(array is not None and np.may_share_memory(out, array) for array in inputs)

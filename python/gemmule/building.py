@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import initializers
-from .arrays import Array, Shape, real_array
+from .arrays import Array, Shape, real_array, shown
 from .errors import DTypeError, ShapeError
 from .layers.base import Layer, Revision
 from .parameters import Block, Parameter, Segment
@@ -149,11 +149,6 @@ def shape_conflict(network: "Network", input_shape: Shape) -> ShapeError:
     return ShapeError(
         f"network: x has shape {shown(input_shape)}, it takes {shown(network.input_shape or ())}"
     )
-
-
-def shown(shape: Shape) -> str:
-    """A batch's shape, for messages."""
-    return f"(N, {', '.join(map(str, shape))})"
 
 
 def sliced(network: "Network", index: slice) -> "Network":

@@ -7,6 +7,8 @@ import numpy as np
 
 from . import _core
 
+_MOST_THREADS = 256  # as csrc/core/threads.h has it
+
 
 def config() -> dict[str, str]:
     """What `show_config` prints."""
@@ -43,12 +45,11 @@ def set_num_threads(count: int | None) -> None:
     """Use `count` threads from now on; None goes back to the default.
 
     That is `OMP_NUM_THREADS` where set, else the smaller of the physical cores this process may run on and
-    its cgroup's quota. Other libraries' threads are left alone. ValueError for less than 1 or more than
-    256."""
+    its cgroup's quota. Other libraries' threads are left alone. ValueError for other than 1 to 256."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer)):
         raise TypeError(f"set_num_threads: count must be an integer or None, not {count!r}")
-    if count is not None and not 1 <= count < 2**31:
-        raise ValueError(f"set_num_threads: count is {count}; it must be at least 1 and sensible")
+    if count is not None and not 1 <= count <= _MOST_THREADS:
+        raise ValueError(f"set_num_threads: count is {count}; it must be 1 to {_MOST_THREADS}")
     _core.set_num_threads(None if count is None else int(count))
 
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import real_number
 from .errors import DTypeError, FileError, ShapeError
 
 Array = NDArray[Any]
@@ -211,7 +212,7 @@ def stratified_split(
     rows that rounding leaves over go to the largest remainders, ties by lot. Any other y is split regardless
     of classes. Neither part is ever empty: N must be at least 2, and 0 < fraction < 1."""
     y = np.asarray(y)
-    if not 0 < fraction < 1:
+    if not 0 < real_number(fraction, "split: fraction") < 1:
         raise ValueError(f"split: fraction is {fraction}, expected between 0 and 1")
     if y.ndim == 0 or len(y) < 2:
         raise ShapeError(f"split: y of shape {y.shape} has no two rows to part")

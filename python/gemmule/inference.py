@@ -1,12 +1,14 @@
 """Running a network: predict, forward and backward by hand, trace."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, building, ops
-from .arrays import Array, Shape, real_array
+from .arrays import Array, Shape, real_array, shown
 from .errors import ShapeError
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, 
 
     ShapeError where X does not fit or is empty."""
     x = real_array(X, network._dtype, what)
-    shape = network.input_shape
+    shape = network._built_shape
     if shape is None or network._stage != "built":
+        shape = network.input_shape
         if x.ndim == 0:
             raise ShapeError(f"{what} is a single number; expected a batch (N, ...)")
         shape = shape or (x.shape[1:] if x.ndim > 1 else x.shape)
@@ -43,17 +46,14 @@ def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, 
         return x.reshape(1, *shape), True
     if x.ndim == len(shape) + 1:
         network.output_shape(x.shape[1:])  # the layer's own message, where it objects
-    raise ShapeError(
-        f"network: {what} has shape {x.shape}; it takes {building.shown(shape)}, or one sample {shape}"
-    )
+    raise ShapeError(f"network: {what} has shape {x.shape}; it takes {shown(shape)}, or one sample {shape}")
 
 
 def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
     x, single = batch_of(network, X)
-    program = network._programs.predictor(network)
     out = np.empty((len(x), *network._output_dims), x.dtype)
-    program.run(x, out)
+    network._programs.predictor(network).run(x, out)
     return out[0] if single else out
 
 
@@ -79,7 +79,7 @@ def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
     """See `Network.forward`."""
     x, single = batch_of(network, X)
     out = np.empty((len(x), *network.output_dims), x.dtype)
-    with network._lock:
+    with _turn(network, "forward"):
         network._last = None
         tape = network._programs.tape(network, training, len(x))
         tape.forward(x, out, network._key, network._step)
@@ -92,7 +92,7 @@ def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
 
 def backward(network: "Network", dy: ArrayLike) -> Array:
     """See `Network.backward`."""
-    with network._lock:
+    with _turn(network, "backward"):
         last = network._last
         if last is None:
             raise RuntimeError("backward: there is no forward to go back through; call net.forward(X) first")
@@ -103,6 +103,19 @@ def backward(network: "Network", dy: ArrayLike) -> Array:
         single = len(last.input_shape) == len(network.built_input_shape)
         last.tape.backward(dout[None] if single else dout, dx[None] if single else dx)
     return dx
+
+
+@contextmanager
+def _turn(network: "Network", what: str) -> Iterator[None]:
+    """One thread at a time. RuntimeError for a layer that calls its own network: it would wait for ever."""
+    with network._lock:
+        if network._running:
+            raise RuntimeError(f"{what}: called from inside the same network's forward or backward")
+        network._running = True
+        try:
+            yield
+        finally:
+            network._running = False
 
 
 def trace(network: "Network", X: ArrayLike) -> dict[str, Array]:

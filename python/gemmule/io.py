@@ -21,10 +21,12 @@ from .activations import resolve as resolve_activation
 from .arrays import Array, Shape, any_array
 from .errors import FileError
 from .layers import Activation, Dense, Dropout, Flatten, Layer
+from .layers.base import checked_shape
 from .network import Network
 
 FORMAT_VERSION = 1
 _DEPTH = 64  # of networks in networks
+_MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Activation, Dropout, Flatten)}
 
 CustomObjects = Mapping[str, Callable[..., Any]]
@@ -40,17 +42,13 @@ def save(network: Network, path: Path) -> None:
         "key": network._key,
         "step": network._step,
         "loss": None if network.loss is None else _loss_entry(network.loss),
-        "layers": _layer_entries(network, {}),
+        "layers": _Writer().layers(network),
         "trainable": network.trainable,
     }
-    try:
-        preprocessing = json.dumps(network.preprocessing, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"save: net.preprocessing must hold what JSON can ({error})") from error
     metadata = {
         "gemmule": str(FORMAT_VERSION),
-        "network": json.dumps(described, allow_nan=False),
-        "preprocessing": preprocessing,
+        "network": _json(described, "what config() of a layer returns"),
+        "preprocessing": _json(network.preprocessing, "net.preprocessing"),
     }
     _safetensors.write(path, dict(network.state_dict()), metadata)
 
@@ -76,19 +74,13 @@ def load(path: Path, custom: CustomObjects | None = None) -> Network:
         network = _network(described, _Reader(custom or {}))
         if not isinstance(preprocessing, dict):
             raise _MalformedError("preprocessing is not an object")
-        _fill(network, building.checked_shape(described["input_shape"]), tensors)
+        _fill(network, checked_shape(described["input_shape"], "input_shape"), tensors)
     except MissingCustomError:
         raise
-    except (
-        _MalformedError,
-        KeyError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise FileError(f"{path}: the architecture in it is malformed: {error!r}") from error
+    except KeyError as error:
+        raise FileError(f"{path}: the architecture in it has no or an unknown {error}") from error
+    except (ValueError, TypeError, OverflowError, AttributeError, RecursionError) as error:
+        raise FileError(f"{path}: the architecture in it is malformed: {error}") from error
     network.preprocessing = preprocessing
     return network
 
@@ -114,51 +106,64 @@ class _MalformedError(ValueError):
 # -- writing -------------------------------------------------------------------------------------------------
 
 
-def _layer_entries(network: Network, seen: dict[int, int]) -> list[dict[str, Any]]:
-    entries = []
-    for layer in network.layers:
-        if id(layer) in seen:
-            entries.append({"again": seen[id(layer)]})
-            continue
-        seen[id(layer)] = len(seen)
+class _Writer:
+    """Describes layers."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}  # id of a layer: its number
+        self._custom: dict[str, Any] = {}
+
+    def layers(self, network: Network) -> list[dict[str, Any]]:
+        return [self._layer(layer) for layer in network.layers]
+
+    def _layer(self, layer: Layer) -> dict[str, Any]:
+        if id(layer) in self._seen:
+            return {"again": self._seen[id(layer)]}
+        self._seen[id(layer)] = len(self._seen)
         entry: dict[str, Any] = {
             "type": type(layer).__name__,
             "name": layer.name,
             "trainable": layer.trainable,
         }
         if isinstance(layer, Network):
-            entry |= {"type": "Network", "layers": _layer_entries(layer, seen)}
-        else:
-            if _LAYERS.get(type(layer).__name__) is not type(layer):
-                entry |= {"type": _importable(type(layer), "class"), "custom": True}
-            entry["config"] = {key: _value_entry(value) for key, value in layer.config().items()}
-        entries.append(entry)
-    return entries
+            return entry | {"type": "Network", "layers": self.layers(layer)}
+        if _LAYERS.get(type(layer).__name__) is not type(layer):
+            entry |= {"type": self._named(type(layer), "class"), "custom": True}
+        return entry | {"config": {key: self._value(value) for key, value in layer.config().items()}}
 
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Builtin):
+            return {"activation": value.name, "slope": value.slope}
+        if isinstance(value, Custom):
+            return {"functions": [self._named(value.f, "function"), self._named(value.df, "function")]}
+        return value
 
-def _value_entry(value: Any) -> Any:
-    if isinstance(value, Builtin):
-        return {"activation": value.name, "slope": value.slope}
-    if isinstance(value, Custom):
-        return {"functions": [_importable(value.f, "function"), _importable(value.df, "function")]}
-    return value
-
-
-def _importable(thing: Any, what: str) -> str:
-    """The name of a user's function or class; TypeError for lambdas and what else has none."""
-    name = getattr(thing, "__name__", None)
-    if not isinstance(name, str) or not name.isidentifier():
-        raise TypeError(
-            f"save: {thing!r} has no name to be found by. Define it with `def` under a name of its own, then "
-            f"load the file with load(custom={{'name': {what}}})"
-        )
-    return name
+    def _named(self, thing: Any, what: str) -> str:
+        """The name of a user's function or class; TypeError for lambdas and what else has none of its own."""
+        name = getattr(thing, "__name__", None)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise TypeError(
+                f"save: {thing!r} has no name to be found by. Define it with `def` under a name of its own, "
+                f"then load the file with load(custom={{'name': {what}}})"
+            )
+        if self._custom.setdefault(name, thing) is not thing:
+            raise TypeError(
+                f"save: two of your own are called {name!r}; load(custom=...) needs a name for each"
+            )
+        return name
 
 
 def _loss_entry(loss: losses.Loss) -> dict[str, Any]:
     if losses.CLASSES.get(loss.name) is not type(loss):
         raise TypeError(f"save: {loss!r} is not one of gemmule.losses")
     return {"name": loss.name, "config": loss.config()}
+
+
+def _json(value: Any, what: str) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"save: {what} must hold what JSON can: {error}") from error
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -169,7 +174,8 @@ class _Reader:
 
     def __init__(self, custom: CustomObjects) -> None:
         self._custom = custom
-        self._made: list[Layer | None] = []
+        self._made: list[tuple[Layer, int] | None] = []  # with the layers in it; None while a network is made
+        self._count = 0  # of layers, those made again counted again
 
     def layers(self, entries: Any, dtype: str, depth: int) -> list[Layer]:
         if not isinstance(entries, list) or depth > _DEPTH:
@@ -178,23 +184,36 @@ class _Reader:
 
     def _layer(self, entry: dict[str, Any], dtype: str, depth: int) -> Layer:
         if "again" in entry:
-            layer = self._made[_index(entry["again"], len(self._made))]
-            if layer is None:
+            made = self._made[_index(entry["again"], len(self._made))]
+            if made is None:
                 raise _MalformedError("a network contains itself")
-            return layer
-        place = len(self._made)
+            self._add(made[1])
+            return made[0]
+        place, before = len(self._made), self._count
         self._made.append(None)
+        self._add(1)
         if entry["type"] == "Network":
-            layer = _undeclared(self.layers(entry["layers"], dtype, depth + 1), dtype, name=entry["name"])
+            inner = self.layers(entry["layers"], dtype, depth + 1)
+            layer: Layer = _undeclared(inner, dtype, name=entry["name"])
         else:
-            config = {str(key): self._value(value) for key, value in entry["config"].items()}
-            cls = self._find(entry["type"]) if entry.get("custom") else _LAYERS[entry["type"]]
-            layer = cls(**config)
-            if not isinstance(layer, Layer):
-                raise MissingCustomError(f"load: custom[{entry['type']!r}] is not a Layer class")
+            layer = self._described(entry)
             layer.name = entry["name"]
         layer.trainable = bool(entry["trainable"])
-        self._made[place] = layer
+        self._made[place] = layer, self._count - before
+        return layer
+
+    def _add(self, count: int) -> None:
+        self._count += count
+        if self._count > _MOST_LAYERS:
+            raise _MalformedError(f"more than {_MOST_LAYERS} layers")
+
+    def _described(self, entry: dict[str, Any]) -> Layer:
+        config = {str(key): self._value(value) for key, value in entry["config"].items()}
+        if not entry.get("custom"):
+            return _LAYERS[entry["type"]](**config)
+        layer = self._find(entry["type"])(**config)
+        if not isinstance(layer, Layer):
+            raise MissingCustomError(f"load: custom[{entry['type']!r}] is not a Layer class")
         return layer
 
     def _value(self, value: Any) -> Any:
@@ -226,10 +245,10 @@ def _network(described: dict[str, Any], reader: _Reader) -> Network:
     return network
 
 
-def _undeclared(layers: list[Layer], dtype: str, **options: Any) -> Network:
+def _undeclared(layers: list[Layer], dtype: str, *, rng: Any = None, name: str | None = None) -> Network:
     """A network that does not build itself: sizes in a file are claims until its tensors bear them out."""
     network = Network.__new__(Network)
-    network._describe(layers, dtype=dtype, **options)
+    network._describe(layers, None, dtype, rng, name)
     return network
 
 

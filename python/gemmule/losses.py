@@ -146,10 +146,10 @@ def target_array(kind: str, y: ArrayLike, shape: Shape, dtype: str, what: str = 
             f"{kind}: {what} has shape {array.shape}, the prediction {shape}{hint if array.ndim == 1 else ''}"
         )
     target = real_array(array, dtype, what)
-    if kind.startswith("bce"):
-        outside = (target < 0) | (target > 1)
-        if outside.any():
-            at = tuple(int(i) for i in np.argwhere(outside)[0])
+    if kind in CLASSIFICATION:
+        inside = (target >= 0) & (target <= 1)  # NaN is not
+        if not inside.all():
+            at = tuple(int(i) for i in np.argwhere(~inside)[0])
             raise ValueError(f"{kind}: {what} holds {target[at]:g} at {at}; targets lie in [0, 1]")
     return target
 

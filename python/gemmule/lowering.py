@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from . import _core
-from .arrays import Array, Shape
+from .arrays import Array, Shape, any_array
 from .errors import ShapeError
 from .parameters import Segment
 
@@ -27,6 +25,7 @@ class Builder:
         self.values: dict[str, int] = {}
         self._names = {id(segment): (name, trainable) for name, segment, trainable in network.segments()}
         self._dropouts = 0
+        self._in_python: set[int] = set()
         shape = network.built_input_shape
         self.input = self.record("x", self.graph.input(list(shape), "x"))
         self.output = network.lower(self, self.input, "")
@@ -45,6 +44,13 @@ class Builder:
         self.values[name] = value
         return value
 
+    def once(self, layer: "Layer") -> None:
+        """ValueError for a layer in Python that occurs again: it has one place to keep what its backward
+        needs."""
+        if id(layer) in self._in_python:
+            raise ValueError(f"{layer!r} occurs twice in the network; a layer in Python can only do so once")
+        self._in_python.add(id(layer))
+
     def next_dropout(self) -> int:
         """The number of the next dropout layer, the same in every program."""
         self._dropouts += 1
@@ -53,6 +59,7 @@ class Builder:
 
 def lower_python_layer(builder: Builder, layer: "Layer", value: int, name: str) -> int:
     """An operation that calls the layer's own forward and backward."""
+    builder.once(layer)
     training, fitting = builder.training, builder.fitting
     shape_in = builder.dims(value)
     shape_out = layer.output_shape(shape_in)
@@ -61,19 +68,17 @@ def lower_python_layer(builder: Builder, layer: "Layer", value: int, name: str) 
         layer.training = training
         if fitting:
             layer.zero_grad()
-        # A copy: layers keep x for their backward, and the view is valid during the call only.
-        return _checked(layer.forward(x.copy()), (len(x), *shape_out), layer, "forward")
+        return _checked(layer.forward(x), (len(x), *shape_out), layer, "forward")
 
     def backward(dy: Array, x: Array, y: Array) -> Array:
-        return _checked(layer.backward(dy.copy()), (len(dy), *shape_in), layer, "backward")
+        return _checked(layer.backward(dy), (len(dy), *shape_in), layer, "backward")
 
     return builder.graph.python(value, list(shape_out), forward, backward, f"{name}.h")
 
 
 def _checked(result: Array, shape: Shape, layer: "Layer", method: str) -> Array:
-    array = np.asarray(result)
+    what = f"what {type(layer).__name__}.{method} returned"
+    array = any_array(result, what)
     if array.shape != shape:
-        raise ShapeError(
-            f"{type(layer).__name__}.{method} returned an array of shape {array.shape} where {shape} was due"
-        )
+        raise ShapeError(f"{what} has shape {array.shape} where {shape} was due")
     return array

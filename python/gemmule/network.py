@@ -55,19 +55,13 @@ class Network(Layer):
         rng: RngLike = None,
         name: str | None = None,
     ) -> None:
-        self._describe(layers, input_shape=input_shape, dtype=dtype, rng=rng, name=name)
+        self._describe(layers, input_shape, dtype, rng, name)
         known = self._known_input_shape()
         if known is not None:
             building.build(self, known)
 
     def _describe(
-        self,
-        layers: Iterable[Layer],
-        *,
-        input_shape: Sequence[int] | int | None = None,
-        dtype: Any = "float32",
-        rng: RngLike = None,
-        name: str | None = None,
+        self, layers: Iterable[Layer], input_shape: Any, dtype: Any, rng: RngLike, name: str | None
     ) -> None:
         """All of `__init__` but the memory."""
         self._layers = building.checked_layers(layers)
@@ -102,7 +96,7 @@ class Network(Layer):
 
         Further options are those of `Network`."""
         if not isinstance(sizes, Sequence) or len(sizes) < 2:
-            raise ValueError(f"mlp: sizes must list the widths of input, hidden layers and output, not {sizes!r}")
+            raise ValueError(f"mlp: sizes must list the widths from input to output, not {sizes!r}")
         last = len(sizes) - 2
         return cls(
             [Dense(sizes[i], sizes[i + 1], output if i == last else activation) for i in range(last + 1)],

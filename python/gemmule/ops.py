@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
-from .arrays import Array, Shape, any_array, overlaps, real_array, unknown_name
+from .arrays import Array, Shape, any_array, fraction, overlaps, real_array, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
@@ -41,8 +41,11 @@ def gemm(
 
     op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
     it."""
-    left, right, row = _common("gemm", a=a, b=b, bias=bias)
-    assert left is not None and right is not None
+    if bias is None:
+        (left, right), row = _common("gemm", a=a, b=b), None
+    else:
+        left, right, row = _common("gemm", a=a, b=b, bias=bias)
+    alpha, beta = real_number(alpha, "gemm: alpha"), real_number(beta, "gemm: beta")
     for name, matrix in (("a", left), ("b", right)):
         if matrix.ndim != 2:
             raise ShapeError(f"gemm: {name} has shape {matrix.shape}; it must be a matrix")
@@ -85,7 +88,6 @@ def dense_backward(dz: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[Arra
     """(dx, dweight, dbias) = (dz W, dz^T x, column sums of dz): dz (N, n_out), x (N, n_in), weight (n_out,
     n_in)."""
     grad, data, matrix = _common("dense_backward", dz=dz, x=x, weight=weight)
-    assert grad is not None and data is not None and matrix is not None
     if data.ndim != 2 or matrix.ndim != 2 or data.shape[1] != matrix.shape[1]:
         raise ShapeError(f"dense_backward: x {data.shape} and weight {matrix.shape} do not chain")
     _require_shape("dense_backward", "dz", grad, (len(data), len(matrix)))
@@ -194,10 +196,10 @@ def dropout(
     seed, names.
 
     Its backward is the same call on the gradient. x (N, ...)."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout: rate is {rate}; it must be at least 0 and below 1")
-    if not 0 <= step < 2**63 or not 0 <= layer < 2**31:
-        raise ValueError(f"dropout: step {step} and layer {layer} must not be negative")
+    rate = fraction(rate, "dropout: rate")
+    for name, position, end in (("step", step, 2**63), ("layer", layer, 2**31)):
+        if not isinstance(position, int | np.integer) or not 0 <= position < end:
+            raise ValueError(f"dropout: {name} is {position!r}; it must be an integer, not negative")
     (array,) = _contiguous("dropout", x=x)
     key = building.philox_key(rng)
     return _into("dropout", out, array, lambda y: _core.dropout(array, y, rate, key, step, layer), array)
@@ -236,22 +238,19 @@ def _loss_kind(kind: str) -> str:
     return kind
 
 
-def _common(op: str, **values: ArrayLike | None) -> list[Array | None]:
+def _common(op: str, **values: ArrayLike) -> list[Array]:
     """The arrays in one type, float32 where all are; strides are left as they are where no conversion is
     due."""
-    arrays = {
-        name: None if value is None else any_array(value, f"{op}: {name}") for name, value in values.items()
-    }
-    single = all(array is None or array.dtype.name == "float32" for array in arrays.values())
+    arrays = [any_array(value, f"{op}: {name}") for name, value in values.items()]
+    single = all(array.dtype.name == "float32" for array in arrays)
     dtype = np.dtype("float32" if single else "float64")
     return [
-        array if array is None or (array.dtype == dtype and array.flags.aligned) else array.astype(dtype)
-        for array in arrays.values()
+        array if array.dtype == dtype and array.flags.aligned else array.astype(dtype) for array in arrays
     ]
 
 
 def _contiguous(op: str, **values: ArrayLike) -> list[Array]:
-    return [real_array(array, array.dtype.name, op) for array in _common(op, **values) if array is not None]
+    return [real_array(array, array.dtype.name, op) for array in _common(op, **values)]
 
 
 def _require_shape(op: str, name: str, array: Array, shape: Shape) -> None:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from . import _core
-from .arrays import Array, unknown_name
+from .arrays import Array, fraction, real_number, unknown_name
 from .parameters import Block
 
 if TYPE_CHECKING:
@@ -138,10 +138,10 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov needs a momentum above 0")
         return {
-            "lr": _not_negative("SGD: lr", self.lr),
-            "momentum": _fraction("SGD: momentum", self.momentum),
+            "lr": _not_negative(self.lr, "SGD: lr"),
+            "momentum": fraction(self.momentum, "SGD: momentum"),
             "nesterov": float(bool(self.nesterov)),
-            "weight_decay": _not_negative("SGD: weight_decay", self.weight_decay),
+            "weight_decay": _not_negative(self.weight_decay, "SGD: weight_decay"),
         }
 
     def _slot_count(self) -> int:
@@ -174,11 +174,11 @@ class Adam(Optimizer):
         except (TypeError, ValueError):
             raise ValueError(f"{name}: betas is {self.betas!r}; it must be a pair of numbers") from None
         return {
-            "lr": _not_negative(f"{name}: lr", self.lr),
-            "beta1": _fraction(f"{name}: betas[0]", beta1),
-            "beta2": _fraction(f"{name}: betas[1]", beta2),
-            "eps": _not_negative(f"{name}: eps", self.eps),
-            "weight_decay": _not_negative(f"{name}: weight_decay", self.weight_decay),
+            "lr": _not_negative(self.lr, f"{name}: lr"),
+            "beta1": fraction(beta1, f"{name}: betas[0]"),
+            "beta2": fraction(beta2, f"{name}: betas[1]"),
+            "eps": _not_negative(self.eps, f"{name}: eps"),
+            "weight_decay": _not_negative(self.weight_decay, f"{name}: weight_decay"),
         }
 
     def _slot_count(self) -> int:
@@ -217,15 +217,8 @@ def resolve(optimizer: str | Optimizer) -> Optimizer:
     return _CLASSES[optimizer]()
 
 
-def _not_negative(what: str, value: Any) -> float:
-    if not isinstance(value, int | float | np.number):
-        raise TypeError(f"{what} must be a number, not {value!r}")
-    if not (math.isfinite(value) and value >= 0):
+def _not_negative(value: Any, what: str) -> float:
+    number = real_number(value, what)
+    if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{what} is {value}; it must be finite and not negative")
-    return float(value)
-
-
-def _fraction(what: str, value: Any) -> float:
-    if _not_negative(what, value) >= 1:
-        raise ValueError(f"{what} is {value}; it must be below 1")
-    return float(value)
+    return number

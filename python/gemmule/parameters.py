@@ -71,7 +71,7 @@ class Parameter(np.ndarray[Any, Any]):
 
 
 def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, Parameter) else value
+    return np.ndarray.view(value, np.ndarray) if isinstance(value, Parameter) else value
 
 
 def _without_orphans(result: Any) -> Any:
@@ -85,7 +85,7 @@ def _without_orphans(result: Any) -> Any:
 
 def _plain_method(name: str) -> Any:
     def method(self: Parameter, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self.view(np.ndarray), name)(*args, **kwargs)
+        return getattr(_plain(self), name)(*args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = getattr(np.ndarray, name).__doc__
@@ -98,12 +98,12 @@ def _plain_property(name: str) -> property:
 
 # The ndarray methods whose result NumPy would make a Parameter again.
 for _name in (
-    "argmax argmin argpartition argsort astype byteswap choose clip compress conj copy cumprod cumsum "
-    "diagonal dot flatten nonzero ravel repeat reshape round searchsorted squeeze swapaxes take trace "
-    "transpose"
+    "__copy__ __deepcopy__ argmax argmin argpartition argsort astype byteswap choose clip compress conj copy "
+    "cumprod cumsum diagonal dot flatten getfield nonzero ravel repeat reshape round searchsorted squeeze "
+    "swapaxes take trace transpose view"
 ).split():
     setattr(Parameter, _name, _plain_method(_name))
-for _name in ("T", "mT"):
+for _name in ("T", "mT", "flat", "imag"):
     setattr(Parameter, _name, _plain_property(_name))
 
 

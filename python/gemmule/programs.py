@@ -2,7 +2,7 @@
 structure changes."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
 from .layers.base import Revision
@@ -11,6 +11,8 @@ from .parameters import Segment
 
 if TYPE_CHECKING:
     from .network import Network
+
+Made = TypeVar("Made")
 
 CHUNK = 256  # rows that predict and evaluate take at once: their arena stays in the caches
 
@@ -34,7 +36,7 @@ class Programs:
             walk = network._walk("", True, set())
             return [(name, segment, trainable[id(segment)]) for name, segment, _ in walk]
 
-        return cast(list[tuple[str, Segment, bool]], self._program(network, "segments", (), make))
+        return self._kept_or_made(network, "segments", (), make)
 
     def predictor(self, network: "Network") -> _core.Predictor:
         """Forward without dropout."""
@@ -43,7 +45,7 @@ class Programs:
             builder = Builder(network, training=False)
             return _core.Predictor(builder.graph, builder.output, CHUNK)
 
-        return cast(_core.Predictor, self._program(network, "predictor", (), make))
+        return self._kept_or_made(network, "predictor", (), make)
 
     def tape(self, network: "Network", training: bool, rows: int) -> _core.Tape:
         """Forward and backward by hand, for at least `rows` rows."""
@@ -55,11 +57,11 @@ class Programs:
             builder = Builder(network, training=training)
             return _core.Tape(builder.graph, builder.output, capacity)
 
-        return cast(_core.Tape, self._program(network, use, capacity, make))
+        return self._kept_or_made(network, use, capacity, make)
 
     def tracer(self, network: "Network") -> Builder:
         """The graph of a forward pass with the names of its values."""
-        return cast(Builder, self._program(network, "tracer", (), lambda: Builder(network, training=False)))
+        return self._kept_or_made(network, "tracer", (), lambda: Builder(network, training=False))
 
     def evaluator(self, network: "Network", loss: str, metrics: tuple[str, ...]) -> _core.Evaluator:
         """Mean loss and metrics."""
@@ -68,7 +70,7 @@ class Programs:
             builder = Builder(network, training=False)
             return _core.Evaluator(builder.graph, builder.output, loss, metrics, CHUNK)
 
-        return cast(_core.Evaluator, self._program(network, "evaluator", (loss, metrics), make))
+        return self._kept_or_made(network, "evaluator", (loss, metrics), make)
 
     def trainer(
         self, network: "Network", loss: str, metrics: tuple[str, ...], batch_size: int
@@ -79,22 +81,24 @@ class Programs:
             builder = Builder(network, training=True, fitting=True)
             return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size)
 
-        return cast(_core.Trainer, self._program(network, "trainer", (loss, metrics, batch_size), make))
+        return self._kept_or_made(network, "trainer", (loss, metrics, batch_size), make)
 
-    def _program(self, network: "Network", use: str, details: Any, make: Callable[[], Any]) -> Any:
+    def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:
         kept = self._current(network)
         key = (details, _core.active_isa())
         entry = kept.get(use)
         if entry is None or entry[0] != key:
             entry = kept[use] = (key, make())
-        return entry[1]
+        made: Made = entry[1]
+        return made
 
     def _current(self, network: "Network") -> dict[str, tuple[Any, Any]]:
         """The programs that still fit the network."""
-        if self._revision != Revision.count:
-            self._revision = Revision.count
+        revision = Revision.count  # read before the structure: what changes meanwhile is seen next time
+        if self._revision != revision:
             signature = network._signature()
             if signature != self._signature:
                 # A new dict: a caller in another thread may still be filling the old one.
                 self._kept, self._signature = {}, signature
+            self._revision = revision
         return self._kept

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from .arrays import Shape
-from .building import shown
+from .arrays import Shape, shown
 from .layers.base import Layer
 
 if TYPE_CHECKING:

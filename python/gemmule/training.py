@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, building, losses, optim
-from .arrays import Array, any_array, unknown_name
+from .arrays import Array, any_array, real_number, shown, unknown_name
 from .callbacks import Callback
 from .errors import DivergenceError, DTypeError, ShapeError
 from .history import History
@@ -55,14 +55,21 @@ def fit(
     chosen = _chosen_loss(network, loss, "fit")
     metrics = checked_metrics(metrics)
     opt = optim.resolve(optimizer)
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"fit: callbacks must be a list of Callback objects, not {callbacks!r}")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: {callback!r} is not a Callback")
+    validation_split = real_number(validation_split, "fit: validation_split")
     data = _data(network, X, y, chosen, metrics, "")
     held = None
     if validation_data is not None:
         if validation_split:
             raise ValueError("fit: give validation_split or validation_data, not both")
+        if not isinstance(validation_data, Sequence) or len(validation_data) != 2:
+            raise TypeError(
+                f"fit: validation_data must be a pair (X, y), not {type(validation_data).__name__}"
+            )
         held = _data(network, *validation_data, chosen, metrics, "validation ")
     order = _order(shuffle, epochs, len(data.x), bool(validation_split))
     if validation_split:
@@ -135,10 +142,19 @@ class Loop:
         run.advance(trainer.steps_done)
         for row in rows:
             yield dict(zip(self.names, row, strict=True))
-        if isinstance(failure, DivergenceError) and done:
-            raise _renumbered(failure, done) from None
+        if isinstance(failure, DivergenceError):
+            raise self._explained(failure, done) from None
         if failure is not None:
             raise failure
+
+    def _explained(self, error: DivergenceError, done: int) -> DivergenceError:
+        """The error with its epoch counted from the start of the fit, not of the last call of the loop, and
+        with the data named where they are at fault."""
+        message = re.sub(r"epoch (\d+)", lambda match: f"epoch {int(match[1]) + done}", str(error), count=1)
+        for name, array in self._data._asdict().items():
+            if not np.isfinite(array).all():
+                message = f"{message}; {name.replace('x', 'X')} itself holds NaN or infinities"
+        return DivergenceError(message)
 
     def validate(self, held: Data) -> dict[str, float]:
         """Losses and metrics of the held-out data, called val_..."""
@@ -220,7 +236,9 @@ def _chosen_loss(network: "Network", loss: str | Loss | None, what: str) -> Loss
 
 
 def checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Known names, each once; ValueError otherwise."""
+    """Known names, each once; ValueError and TypeError otherwise."""
+    if not isinstance(metrics, Sequence):
+        raise TypeError(f"metrics must be a list of names ({', '.join(METRICS)}), not {metrics!r}")
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     for name in names:
         if name not in METRICS:
@@ -233,9 +251,7 @@ def _data(
 ) -> Data:
     x, single = batch_of(network, X, f"{which}X")
     if single:
-        raise ShapeError(
-            f"{which}X has shape {x.shape[1:]}, one sample; expected {building.shown(x.shape[1:])}"
-        )
+        raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
     target = losses.target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
     if target.ndim == 1:
@@ -287,9 +303,3 @@ def _alone(network: "Network") -> Iterator[None]:
                 raise RuntimeError("fit: another fit is training these parameters")
             held.callback(block.training.release)
         yield
-
-
-def _renumbered(error: DivergenceError, done: int) -> DivergenceError:
-    """The error with its epoch counted from the start of the fit, not of the last call of the loop."""
-    message = re.sub(r"epoch (\d+)", lambda match: f"epoch {int(match[1]) + done}", str(error), count=1)
-    return DivergenceError(message)

@@ -115,8 +115,8 @@ GM_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {
   }
 }
 
-// One block of a transposed panel, lanes steps deep, in registers from end to end. A `narrow` block has `rows` < lanes
-// rows: it reads its last row again in place of those it lacks, and stores `rows` columns.
+// One block of a transposed panel, lanes steps deep, in registers from end to end. A `narrow` block has
+// `rows` < lanes rows: it reads its last row again in place of those it lacks, and stores `rows` columns.
 template <class T, bool narrow>
 GM_INLINE void pack_block(Index rows, const T* src, Index stride, T* dst, Index width) {
   constexpr int n = lanes<T>;
@@ -179,33 +179,39 @@ static void pack_a(Index height, Index depth, const T* a, Index row, Index step,
 }
 
 template <class T>
-static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst) {
+static void pack_b(Index depth, Index cols, Index panel, const T* b, Index row, Index step, T* dst) {
   constexpr Index n = lanes<T>;
   if (step == 1) {
+    // Whole rows of B, each spread over the panels: one panel after the other would touch a page a step.
     for (Index p = 0; p < depth; ++p)
-      for (Index j = 0; j < width; j += n) {
+      for (Index j = 0; j < cols; j += panel) {
+        const Index count = cols - j < panel ? cols - j : panel, width = (count + n - 1) / n * n;
         const T* src = b + p * row + j;
-        store(dst + p * width + j, j + n <= cols ? load(src)
-                                   : j < cols    ? load_first(src, cols - j)
-                                                 : Vec<T>{});
+        T* to = dst + j * depth + p * width;
+        for (Index i = 0; i < width; i += n)
+          store(to + i, i + n <= count ? load(src + i) : load_first(src + i, count - i));
       }
     return;
   }
-  if (row == 1) {
-    pack_transposed<T>(depth, cols, width, b, step, dst);
-    for (Index p = 0; p < depth; ++p)
-      for (Index j = cols; j < width; ++j) dst[p * width + j] = T(0);
-    return;
+  for (Index j = 0; j < cols; j += panel) {
+    const Index count = cols - j < panel ? cols - j : panel, width = (count + n - 1) / n * n;
+    T* to = dst + j * depth;
+    if (row == 1) {
+      pack_transposed<T>(depth, count, width, b + j * step, step, to);
+      for (Index p = 0; p < depth; ++p)
+        for (Index i = count; i < width; ++i) to[p * width + i] = T(0);
+    } else {
+      for (Index p = 0; p < depth; ++p)
+        for (Index i = 0; i < width; ++i) to[p * width + i] = i < count ? b[p * row + (j + i) * step] : T(0);
+    }
   }
-  for (Index p = 0; p < depth; ++p)
-    for (Index j = 0; j < width; ++j) dst[p * width + j] = j < cols ? b[p * row + j * step] : T(0);
 }
 
 // ---- a product computed as its transpose ----
 
 template <class T>
-static void transpose_out(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias, Act act,
-                          T slope) {
+static void transpose_out(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias,
+                          Act act, T slope) {
   constexpr int n = lanes<T>;
   for (Index j = 0; j < cols; j += n) {
     const Index width = cols - j < n ? cols - j : n;

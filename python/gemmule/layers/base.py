@@ -155,7 +155,10 @@ class Layer:
             fresh.append(self)
             self._stage = "building"
             self.build(input_shape)
-        return checked_shape(self.output_shape(input_shape), f"{type(self).__name__}: output_shape")
+        shape = self.output_shape(input_shape)
+        if not isinstance(shape, tuple):
+            raise TypeError(f"{type(self).__name__}: output_shape returned {shape!r}, not a tuple")
+        return checked_shape(shape, f"{type(self).__name__}: output_shape")
 
     def _known_input_shape(self) -> Shape | None:
         """The input's shape as far as the layer tells it by itself."""

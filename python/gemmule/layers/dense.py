@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 from .. import activations, initializers
 from ..activations import ActivationFunction, ActivationLike
-from ..arrays import Shape
+from ..arrays import Shape, shown
 from ..errors import ShapeError
 from ..parameters import Parameter
 from .base import Layer, positive_int
@@ -86,9 +86,7 @@ class Dense(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
-            raise ShapeError(
-                f"dense: x has shape (N, {', '.join(map(str, input_shape))}), not (N, n_in): put Flatten() before"
-            )
+            raise ShapeError(f"dense: x has shape {shown(input_shape)}, not (N, n_in): put Flatten() before")
         if self.n_in is not None and input_shape[0] != self.n_in:
             weight = (self._n_out, self.n_in)
             raise ShapeError(f"dense: x has {input_shape[0]} features, weight {weight} takes {self.n_in}")
