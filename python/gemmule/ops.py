@@ -22,6 +22,11 @@ __all__ = [
 ]  # fmt: skip
 
 
+# What kernels compute in, by identity: NumPy keeps one object of each.
+_KERNEL_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_IDENTITY = activations.Builtin("identity", 1.0)
+
+
 # -- products ------------------------------------------------------------------------------------------------
 
 
@@ -41,32 +46,25 @@ def gemm(
 
     op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
     it."""
-    if bias is None:
-        (left, right), row = _common("gemm", a=a, b=b), None
-    else:
-        left, right, row = _common("gemm", a=a, b=b, bias=bias)
-    alpha, beta = real_number(alpha, "gemm: alpha"), real_number(beta, "gemm: beta")
-    for name, matrix in (("a", left), ("b", right)):
-        if matrix.ndim != 2:
-            raise ShapeError(f"gemm: {name} has shape {matrix.shape}; it must be a matrix")
-    (m, k), (k_b, n) = left.shape[:: -1 if trans_a else 1], right.shape[:: -1 if trans_b else 1]
-    if k != k_b:
-        raise ShapeError(f"gemm: op(a) {(m, k)} and op(b) {(k_b, n)} do not chain")
-    if row is not None:
-        _require_shape("gemm", "bias", row, (n,))
-    act = _builtin(activation, slope)
-    if out is None:
-        if beta != 0:
-            raise ValueError(f"gemm: beta is {beta}; without out there is nothing to add to")
-        out = np.empty((m, n), left.dtype)
-        target = out
-    else:
-        _require_out("gemm", out, (m, n), left.dtype)
-        target = np.array(out) if overlaps(out, left, right, row) else out
-    _core.gemm(left, right, target, alpha, beta, bool(trans_a), bool(trans_b), row, act.name, act.slope)
-    if target is not out:
-        out[...] = target
-    return out
+    # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
+    if not (
+        type(a) is np.ndarray
+        and type(b) is np.ndarray
+        and bias is None
+        and a.dtype is b.dtype in _KERNEL_TYPES
+    ):
+        if bias is None:
+            a, b = _common("gemm", a=a, b=b)
+        else:
+            a, b, bias = _common("gemm", a=a, b=b, bias=bias)
+    if type(alpha) is not float:
+        alpha = real_number(alpha, "gemm: alpha")
+    if type(beta) is not float:
+        beta = real_number(beta, "gemm: beta")
+    if out is not None and not isinstance(out, np.ndarray):
+        raise DTypeError(f"gemm: out must be an array, not {type(out).__name__}")
+    act = _IDENTITY if activation == "identity" and slope is None else _builtin(activation, slope)
+    return _core.gemm(a, b, out, alpha, beta, bool(trans_a), bool(trans_b), bias, act.name, act.slope)
 
 
 def dense(
