@@ -335,13 +335,10 @@ def philox4x32(counter: Array, key: int, rounds: int = 10) -> Array:
     return np.stack(c, axis=-1).astype(np.uint32)
 
 
-def dropout_scale(
-    shape: tuple[int, int], rate: float, *, key: int, step: int, layer: int, dtype: type
-) -> Array:
+def dropout_scale(shape: tuple[int, int], rate: float, *, key: int, step: int, layer: int) -> Array:
     """What dropout multiplies (rows, units) by: 0 with probability `rate`, else 1 / (1 - rate).
 
-    Counter {unit / 4, sample, layer, step}, and unit % 4 picks the word. The word is compared as a number in
-    [0, 1) of the working type: its upper 24 bits for float32, all 32 for float64.
+    Counter {unit / 4, sample, layer, step}, and unit % 4 picks the word, read as a number in [0, 1).
     """
     samples, units = shape
     counter = np.empty((samples, -(-units // 4), 4), np.uint64)
@@ -349,5 +346,5 @@ def dropout_scale(
     counter[..., 1] = np.arange(samples)[:, None]
     counter[..., 2:] = layer, step
     words = philox4x32(counter, key).reshape(samples, -1)[:, :units]
-    uniform = (words >> 8) * 2.0**-24 if dtype is np.float32 else words * 2.0**-32
+    uniform = words * 2.0**-32
     return np.where(uniform < rate, 0.0, 1 / (1 - rate))

@@ -34,13 +34,4 @@ struct ScalarWords {
   GM_INLINE Word multiply(Word a, std::uint32_t m) { return Word(std::uint32_t(a)) * m; }
 };
 
-// A draw as a number in [0, 1): all of its bits as a double, the upper 24 as a float.
-template <class T>
-GM_INLINE T uniform(std::uint32_t draw) {
-  if constexpr (sizeof(T) == 4)
-    return T(draw >> 8) * T(0x1p-24);
-  else
-    return T(draw) * T(0x1p-32);
-}
-
 }  // namespace gemmule

@@ -28,7 +28,6 @@ enum class OpKind : std::uint8_t {
   loss,
   loss_grad,
 };
-inline constexpr int op_count = 14;
 
 using ValueId = int;
 inline constexpr ValueId no_value = -1;

@@ -175,7 +175,7 @@ class Trainer:
     def describe(self) -> str: ...
 
 def update(rule: str, hyper: dict[str, float], updates: int, ranges: Sequence[Range]) -> None:
-    """One optimizer step from the stores' gradients; DivergenceError, and no change, where it is not finite."""
+    """One optimizer step from the gradients of the stores; DivergenceError, no change, where not finite."""
 
 # -- kernels on arrays ---------------------------------------------------------------------------------------
 

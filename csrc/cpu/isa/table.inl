@@ -8,7 +8,8 @@ namespace gemmule::cpu::GEMMULE_ISA {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  // GEMMULE_DEPTH_BLOCK counts floats: a strip of A, rows x depth, fills half of L1 in either type.
+  // GEMMULE_DEPTH_BLOCK counts floats: a strip of A, rows x depth, takes the same part of L1, at most half,
+  // in either type.
   constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   return {gemm_kernels<T>(depth, columns), element_kernels<T>(), fma_chains<T>};

@@ -1,16 +1,19 @@
 // The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it and
 // the weight of the batch, and divides where it needs the mean. loss_grad is the derivative of the batch's
 // mean loss: the backend scales it by 1 / rows.
+#include "core/names.h"
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
 namespace {
 
-ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
+ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
   const ValueInfo &pred = g.info(in[0]), &target = g.info(in[1]);
+  const bool classes = attrs.loss == Loss::cross_entropy || attrs.loss == Loss::cross_entropy_probabilities;
+  require(!classes || pred.dims.rank() == 1, ErrorKind::shape, "cross_entropy: output ", pred.dims,
+          " a sample; it takes one axis, the classes");
   if (target.type == DType::i64)
-    require(pred.dims.rank() == 1 && target.dims.rank() == 0, ErrorKind::shape, "cross_entropy: output ",
-            pred.dims, " and labels ", target.dims, " a sample: labels are one integer a sample");
+    require(classes, ErrorKind::dtype, name_of(attrs.loss), ": takes real targets, not labels");
   else
     require(pred.dims == target.dims, ErrorKind::shape, "loss: output ", pred.dims, " and target ",
             target.dims, " a sample differ");
