@@ -9,6 +9,7 @@
 #include "core/arena.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
+#include "plan/crowding.h"
 #include "plan/program.h"
 
 namespace gemmule::bindings {
@@ -70,7 +71,7 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
-  const int members = flops < serial_below ? 1 : num_threads();
+  const int members = flops < serial_below || cores_are_crowded() ? 1 : num_threads();
   const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
   std::byte* workspace = call_workspace(checked_mul(each, members));
   const py::gil_scoped_release release;

@@ -60,8 +60,12 @@ struct PyTrainer {
       : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size) {}
 
   std::vector<py::tuple> epochs() const {
+    const Index width = result.epochs > 0 ? static_cast<Index>(result.means.size()) / result.epochs : 0;
     std::vector<py::tuple> list;
-    for (const auto& means : result.epochs) list.push_back(py::tuple(py::cast(means)));
+    for (Index epoch = 0; epoch < result.epochs; ++epoch) {
+      const auto first = result.means.begin() + epoch * width;
+      list.push_back(py::tuple(py::cast(std::vector<double>(first, first + width))));
+    }
     return list;
   }
 
@@ -100,8 +104,8 @@ struct PyTrainer {
     }
     if (result.end == FitEnd::interrupted) raise_pending();
     if (result.end == FitEnd::diverged)
-      fail(ErrorKind::divergence, "fit: the ", result.reason, " is not finite in epoch ",
-           result.epochs.size() + 1, ", batch ", result.batch,
+      fail(ErrorKind::divergence, "fit: the ", result.reason, " is not finite in epoch ", result.epochs + 1,
+           ", batch ", result.batch,
            "; the network holds the step before. A smaller learning rate or scaled inputs help");
     return epochs();
   }
@@ -139,7 +143,7 @@ void bind_training(py::module_& m) {
            py::arg("order"), py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"),
            py::arg("hyper"), py::arg("updates"), py::arg("ranges"))
       .def_property_readonly("steps_done", [](const PyTrainer& self) { return self.result.steps; })
-      .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs.size(); })
+      .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs; })
       .def_property_readonly("partial", &PyTrainer::epochs)
       .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
   m.def("update", &update, py::arg("rule"), py::arg("hyper"), py::arg("updates"), py::arg("ranges"));

@@ -203,50 +203,70 @@ const char* path_of(OpKind op, DType type, const OpCall& call) {
   return op == OpKind::reshape ? "view" : "vector";
 }
 
+// This member's part of each segment of a range, as pointers. Segments are cut like the products that write
+// their gradients, so that a member mostly updates what lies in its own cache.
 template <class T>
-struct RangePart {
-  RangePart(const ParameterRange& range, const Team& team) {
-    const Span part = team.share(range.end - range.begin, line);
-    count = part.size();
-    const Index at = range.begin + part.begin;
-    value = reinterpret_cast<T*>(range.store->values()) + at;
-    grad = reinterpret_cast<T*>(range.store->grads()) + at;
-    for (int i = 0; i < 2; ++i)
-      slot[i] = range.slots[i] ? reinterpret_cast<T*>(range.slots[i]) + at : nullptr;
-  }
+struct SegmentPart {
   Index count;
   T *value, *grad, *slot[2];
 };
 
+template <class T, class Visit>
+void for_each_part(const ParameterRange& range, const Team& team, const Visit& visit) {
+  const Store& store = *range.store;
+  for (std::size_t i = 0; i < store.offsets().size(); ++i) {
+    const Index begin = std::max(range.begin, store.offsets()[i]);
+    const Index end = std::min(range.end, store.offsets()[i] + store.counts()[i]);
+    if (begin >= end) continue;
+    const Span part = team.share(end - begin, line);
+    if (part.size() <= 0) continue;
+    const Index at = begin + part.begin;
+    const auto slot = [&](int k) {
+      return range.slots[k] ? reinterpret_cast<T*>(range.slots[k]) + at : nullptr;
+    };
+    visit(SegmentPart<T>{part.size(),
+                         reinterpret_cast<T*>(store.values()) + at,
+                         reinterpret_cast<T*>(store.grads()) + at,
+                         {slot(0), slot(1)}});
+  }
+}
+
 template <class T>
 double update(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-  const RangePart<T> part(range, team);
-  return kernels<T>().element.update(rule, args, part.count, part.value, part.grad, part.slot[0],
-                                     part.slot[1]);
+  double reach = 0;
+  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
+    reach = std::max(reach, kernels<T>().element.update(rule, args, part.count, part.value, part.grad,
+                                                        part.slot[0], part.slot[1]));
+  });
+  return reach;
 }
 
 template <class T>
 double rehearse(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-  const RangePart<T> part(range, team);
   constexpr Index piece = 1024;  // three copies of it stay in L1
   T copy[3][piece];
   double reach = 0;
-  for (Index at = 0; at < part.count; at += piece) {
-    const Index count = std::min(piece, part.count - at);
+  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
     const T* source[3] = {part.value, part.slot[0], part.slot[1]};
-    for (int i = 0; i < 3; ++i)
-      if (source[i]) std::copy_n(source[i] + at, count, copy[i]);
-    reach = std::max(
-        reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
-                                           source[1] ? copy[1] : nullptr, source[2] ? copy[2] : nullptr));
-  }
+    for (Index at = 0; at < part.count; at += piece) {
+      const Index count = std::min(piece, part.count - at);
+      for (int i = 0; i < 3; ++i)
+        if (source[i]) std::copy_n(source[i] + at, count, copy[i]);
+      reach = std::max(
+          reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
+                                             source[1] ? copy[1] : nullptr, source[2] ? copy[2] : nullptr));
+    }
+  });
   return reach;
 }
 
 template <class T>
 double max_gradient(const ParameterRange& range, const Team& team) {
-  const RangePart<T> part(range, team);
-  return kernels<T>().element.max_abs(part.count, part.grad);
+  double largest = 0;
+  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
+    largest = std::max(largest, kernels<T>().element.max_abs(part.count, part.grad));
+  });
+  return largest;
 }
 
 }  // namespace

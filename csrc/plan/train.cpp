@@ -51,6 +51,7 @@ class Trainer::Loop {
         x_(checked_mul(batch_, c_.x_bytes)),
         y_(checked_mul(batch_, c_.y_bytes)),
         order_(static_cast<std::size_t>(call.rows)),
+        sums_(1 + trainer.metrics_.size()),
         scalars_(call.start),
         crowding_(trainer.crowding_) {
     // Python ops open their own teams for the native stretches between them.
@@ -58,12 +59,14 @@ class Trainer::Loop {
     address(c_.joint.input) = x_.data();
     address(c_.joint.target) = y_.data();
     c_.program.bind_views(*lease_);
-    result_.epochs.reserve(static_cast<std::size_t>(call.epochs));
   }
 
   void run() {
     while (epoch_ < call_.epochs && result_.end == FitEnd::done) {
       crowding_.begin_slice();
+      // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
+      // up.
+      result_.means.reserve(result_.means.size() + 1024 * sums_.size());
       run_team(crowding_.members(), [&](const Team& team) { slice(team); });
     }
   }
@@ -86,14 +89,15 @@ class Trainer::Loop {
         at_ = at, epoch_ = epoch;
         if (at == 0) end_epoch();
         if (at == 0 && epoch < call_.epochs) begin_epoch(epoch);
-        over_ = crowding_.ends_slice(team.sleeps()) || epoch == call_.epochs;
+        const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
+        over_ = crowding_.ends_slice(team.sleeps()) || full || epoch == call_.epochs;
       }
       team.barrier();
     }
   }
 
   void begin_epoch(Index epoch) {
-    sums_.assign(1 + trainer_.metrics_.size(), 0.0);
+    std::fill(sums_.begin(), sums_.end(), 0.0);
     if (call_.order)
       std::copy_n(call_.order + epoch * call_.rows, call_.rows, order_.begin());
     else if (call_.shuffle)
@@ -103,8 +107,8 @@ class Trainer::Loop {
   }
 
   void end_epoch() {
-    for (double& sum : sums_) sum /= static_cast<double>(call_.rows);
-    result_.epochs.push_back(sums_);
+    for (double sum : sums_) result_.means.push_back(sum / static_cast<double>(call_.rows));
+    ++result_.epochs;
   }
 
   // One training step, as every member. False: the run ends before this step.
@@ -135,14 +139,8 @@ class Trainer::Loop {
 
   void gather(const Team& team, Index at, Index rows) {
     const Span part = team.share(rows);
-    const auto row_of = [&](Index i) { return order_[static_cast<std::size_t>(at + i)]; };
     for (Index i = part.begin; i < part.end; ++i) {
-      // Shuffled rows come from memory, each too short for the hardware prefetcher to get going: ask for the
-      // one after next.
-      if (i + 2 < part.end)
-        for (Index byte = 0; byte < c_.x_bytes; byte += alignment)
-          __builtin_prefetch(call_.x + row_of(i + 2) * c_.x_bytes + byte);
-      const std::int64_t row = row_of(i);
+      const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
       std::memcpy(x_.data() + i * c_.x_bytes, call_.x + row * c_.x_bytes,
                   static_cast<std::size_t>(c_.x_bytes));
       std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,

@@ -24,11 +24,11 @@ enum class FitEnd { done, diverged, interrupted };
 
 struct FitResult {
   FitEnd end = FitEnd::done;
-  Index steps = 0;  // complete
-  std::vector<std::vector<double>>
-      epochs;          // (loss, metrics...) of each complete epoch, means over its samples
-  Index batch = 0;     // of the epoch in which it diverged, from 1
-  std::string reason;  // what was not finite
+  Index steps = 0;            // complete
+  Index epochs = 0;           // complete
+  std::vector<double> means;  // (loss, metrics...) of each complete epoch, over its samples
+  Index batch = 0;            // of the epoch in which it diverged, from 1
+  const char* reason = "";    // what was not finite
 };
 
 class Trainer {
