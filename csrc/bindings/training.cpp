@@ -126,7 +126,7 @@ void update(const std::string& rule_name, const Hyper& hyper, Index updates,
     const py::gil_scoped_release release;
     // An update moves about 16 bytes an element, a few of them an operation's worth of time.
     run_team(4.0 * static_cast<double>(elements) < serial_below ? 1 : num_threads(), [&](const Team& team) {
-      const bool finite = stepper.step(team);
+      const bool finite = stepper.step(team, true);
       if (team.leads()) done = finite;
     });
   }

@@ -22,9 +22,8 @@ Stepper::Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Inde
       args_(args),
       updates_(updates),
       ranges_(std::move(ranges)),
-      reach_(infinity),
       figures_{std::vector<Figure>(max_threads), std::vector<Figure>(max_threads),
-               std::vector<Figure>(max_threads)} {
+               std::vector<Figure>(max_threads, Figure{infinity})} {
   for (const ParameterRange& range : ranges_)
     require(range.begin >= 0 && range.begin <= range.end && range.end <= range.store->size(),
             ErrorKind::value, "update: range [", range.begin, ", ", range.end, ") leaves a store of ",
@@ -33,12 +32,10 @@ Stepper::Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Inde
                      (rule != Rule::sgd && args_.eps <= 0);
 }
 
-double Stepper::largest(const Team& team, double mine, int agreement) {
-  std::vector<Figure>& figures = figures_[agreement];
-  figures[static_cast<std::size_t>(team.rank())].value = mine;
-  team.barrier();
+double Stepper::largest(const Team& team, Agreement about) const {
   double all = 0;
-  for (int i = 0; i < team.size(); ++i) all = std::max(all, figures[static_cast<std::size_t>(i)].value);
+  for (int i = 0; i < team.size(); ++i)
+    all = std::max(all, figures_[about][static_cast<std::size_t>(i)].value);
   return all;
 }
 
@@ -50,33 +47,38 @@ UpdateArgs Stepper::args_now() const {
   return now;
 }
 
-bool Stepper::step(const Team& team) {
+bool Stepper::step(const Team& team, bool sound) {
   const UpdateArgs now = args_now();
-  double figure = 0;
+  const auto mine = [&](Agreement about) -> double& {
+    return figures_[about][static_cast<std::size_t>(team.rank())].value;
+  };
+  double reach = largest(team, magnitude);
+  double figure = sound ? 0 : infinity;
   for (const ParameterRange& range : ranges_)
     figure = std::max(figure, backend_.max_gradient(range.store->type(), range, team));
-  const double gradient = largest(team, figure, 0);
-  if (gradient == infinity) {
-    if (team.leads()) reason_ = "gradient";
+  mine(gradient) = figure;
+  team.barrier();
+  if (largest(team, gradient) == infinity) {
+    if (team.leads()) reason_ = sound ? "gradient" : "loss";
     return false;
   }
-  if (gradient > safe_gradient || reach_ > safe_reach) {
+  if (largest(team, gradient) > safe_gradient || reach > safe_reach) {
     figure = 0;
     for (const ParameterRange& range : ranges_)
       figure = std::max(figure, backend_.rehearse(range.store->type(), rule_, now, range, team));
-    if (largest(team, figure, 1) == infinity) {
+    mine(rehearsal) = figure;
+    team.barrier();
+    if (largest(team, rehearsal) == infinity) {
       if (team.leads()) reason_ = "update";
       return false;
     }
   }
-  figure = 0;
+  reach = 0;
   for (const ParameterRange& range : ranges_)
-    figure = std::max(figure, backend_.update(range.store->type(), rule_, now, range, team));
-  const double reach = largest(team, figure, 2);
-  if (team.leads()) {
-    reach_ = always_rehearse_ ? infinity : reach;
-    ++updates_;
-  }
+    reach = std::max(reach, backend_.update(range.store->type(), rule_, now, range, team));
+  mine(magnitude) =
+      always_rehearse_ ? infinity : reach;  // read at the next step, behind the caller's barrier
+  if (team.leads()) ++updates_;
   return true;
 }
 

@@ -74,26 +74,37 @@ class Trainer::Loop {
  private:
   void*& address(ValueId id) { return lease_->address[static_cast<std::size_t>(id)]; }
 
-  // Steps from where the run stands until it ends, or until the team should be chosen anew.
+  // Steps from where the run stands until it ends, or until the team should be formed anew. The leading
+  // member decides when, before a barrier; the others read it behind.
   void slice(const Team& team) {
     Index epoch = epoch_, at = at_;  // every member counts for itself; the leading one keeps the books
-    if (team.leads() && at == 0) begin_epoch(epoch);
-    if (team.leads()) over_ = call_.epochs == 0;
+    if (team.leads()) over_ = epoch == call_.epochs;
+    if (team.leads() && !over_ && at == 0) begin_epoch(epoch);
     team.barrier();
-    while (!over_) {
+    if (over_) return;
+    for (;;) {
       const Index rows = std::min(batch_, call_.rows - at);
-      if (!step(team, at, rows)) return;
+      gather(team, at, rows);
+      team.barrier();
+      if (over_ || !step(team, at, rows)) return;
       at += rows;
       if (at == call_.rows) at = 0, ++epoch;
-      if (team.leads()) {
-        at_ = at, epoch_ = epoch;
-        if (at == 0) end_epoch();
-        if (at == 0 && epoch < call_.epochs) begin_epoch(epoch);
-        const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
-        over_ = crowding_.ends_slice(team.sleeps()) || full || epoch == call_.epochs;
-      }
-      team.barrier();
+      if (team.leads()) keep_books(team, epoch, at);
+      if (at != 0) continue;
+      team.barrier();  // the next epoch's order is ready, if there is one
+      if (over_) return;
     }
+  }
+
+  void keep_books(const Team& team, Index epoch, Index at) {
+    ++scalars_.step;
+    ++result_.steps;
+    epoch_ = epoch;
+    at_ = at;
+    if (at == 0) end_epoch();
+    const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
+    over_ = crowding_.ends_slice(team.sleeps()) || full || epoch == call_.epochs;
+    if (at == 0 && !over_) begin_epoch(epoch);
   }
 
   void begin_epoch(Index epoch) {
@@ -111,30 +122,20 @@ class Trainer::Loop {
     ++result_.epochs;
   }
 
-  // One training step, as every member. False: the run ends before this step.
+  // One training step on what was gathered, as every member. False: the run ends before this step.
   bool step(const Team& team, Index at, Index rows) {
-    gather(team, at, rows);
-    team.barrier();
-    if (c_.program.calls_python()) {
+    if (c_.program.calls_python())
       c_.program.run(*lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
-    } else {
+    else
       c_.program.run_member(team, *lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
-    }
     if (poll_.stopped()) {
       if (team.leads()) result_.end = FitEnd::interrupted;
       return false;
     }
-    if (team.leads()) finite_ = add_up(rows);
-    team.barrier();
-    if (!finite_ || !stepper_.step(team)) {
-      if (team.leads()) diverge(at, finite_ ? stepper_.reason() : "loss");
-      return false;
-    }
-    if (team.leads()) {
-      ++scalars_.step;
-      ++result_.steps;
-    }
-    return true;
+    const bool sound = !team.leads() || add_up(rows);
+    if (stepper_.step(team, sound)) return true;
+    if (team.leads()) diverge(at);
+    return false;
   }
 
   void gather(const Team& team, Index at, Index rows) {
@@ -162,10 +163,10 @@ class Trainer::Loop {
     return true;
   }
 
-  void diverge(Index at, const char* reason) {
+  void diverge(Index at) {
     result_.end = FitEnd::diverged;
     result_.batch = at / batch_ + 1;
-    result_.reason = reason;
+    result_.reason = stepper_.reason();
   }
 
   const Compiled& c_;
@@ -180,7 +181,6 @@ class Trainer::Loop {
   std::vector<std::int64_t> order_;
   std::vector<double> sums_;
   StepScalars scalars_;
-  bool finite_ = true;
   Index epoch_ = 0, at_ = 0;  // where the run stands
   Crowding& crowding_;
   bool over_ = false;
