@@ -42,6 +42,11 @@ Gemm<T> matmul_gemm(const OpCall& call) {
   g.b = matrix<T>(call.in[1]);
   if (call.attrs.trans_a) g.a = g.a.transposed();
   if (call.attrs.trans_b) g.b = g.b.transposed();
+  if (call.in.size() > 2) {
+    g.saved = call.in[2].as<const T>();
+    g.act = call.attrs.act;
+    g.slope = static_cast<T>(call.attrs.slope);
+  }
   return g;
 }
 

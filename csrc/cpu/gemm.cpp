@@ -55,15 +55,24 @@ Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
   return turned;
 }
 
-bool in_registers(Act act) { return act == Act::identity || act == Act::relu || act == Act::leaky_relu; }
-
-// The other activations, over rows that were just written.
+// What the micro-kernel applies to a tile while it is in registers.
 template <class T>
-void activate_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
-  if (in_registers(call.act)) return;
+Act act_in_registers(const Gemm<T>& call) {
+  const bool cheap = call.act == Act::relu || call.act == Act::leaky_relu;
+  return cheap && !call.saved ? call.act : Act::identity;
+}
+
+// What it leaves: the other activations and the derivatives, over rows that were just written.
+template <class T>
+void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
+  if (call.act == Act::identity || act_in_registers(call) == call.act) return;
   for (Index i = rows.begin; i < rows.end; ++i) {
     T* row = call.c + i * call.c_row + cols.begin;
-    kernels.element.activation(call.act, call.slope, cols.size(), row, row);
+    if (call.saved)
+      kernels.element.activation_grad(call.act, call.slope, cols.size(), row,
+                                      call.saved + i * call.b.cols + cols.begin, row);
+    else
+      kernels.element.activation(call.act, call.slope, cols.size(), row, row);
   }
 }
 
@@ -147,7 +156,7 @@ class BlockGemm {
     tile.c_row = call_.c_row;
     tile.alpha = call_.alpha;
     tile.beta = first ? call_.beta : T(1);
-    tile.act = last && in_registers(call_.act) ? call_.act : Act::identity;
+    tile.act = last ? act_in_registers(call_) : Act::identity;
     tile.slope = call_.slope;
     const Index tiles = pieces(block_.rows.size(), k_.rows);
     for (Index t = 0; t < tiles; ++t) {
@@ -162,7 +171,7 @@ class BlockGemm {
         tile.bias = last && call_.bias ? call_.bias + cols.begin + j : nullptr;
         kernel[vectors - 1](tile);
       }
-      if (last) activate_rows(kernels_, call_, {i0, i0 + height}, cols);
+      if (last) finish_rows(kernels_, call_, {i0, i0 + height}, cols);
     }
   }
 
@@ -215,8 +224,8 @@ void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>
   BlockGemm<T>(kernels, turned, {cols, {0, m}}, rest).run();
   const T* bias = call.bias ? call.bias + cols.begin : nullptr;
   k.transpose_out(m, cols.size(), product + cols.begin * t_row, t_row, call.c + cols.begin, call.c_row, bias,
-                  in_registers(call.act) ? call.act : Act::identity, call.slope);
-  activate_rows(kernels, call, {0, m}, cols);
+                  act_in_registers(call), call.slope);
+  finish_rows(kernels, call, {0, m}, cols);
 }
 
 }  // namespace

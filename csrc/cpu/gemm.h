@@ -1,4 +1,4 @@
-// C = act(alpha op(A) op(B) + beta C + bias), blocked and divided over a team.
+// C = act(alpha op(A) op(B) + beta C + bias), or times act', blocked and divided over a team.
 #pragma once
 #include "core/tensor.h"
 #include "core/threads.h"
@@ -16,6 +16,9 @@ struct Gemm {
   const T* bias = nullptr;  // N
   Act act = Act::identity;
   T slope = 1;
+  // M x N, rows n apart, or nullptr. Then C is not activated but multiplied by act'(saved): the backward pass
+  // of a layer.
+  const T* saved = nullptr;
 };
 
 // Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not

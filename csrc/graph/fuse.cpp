@@ -46,6 +46,27 @@ void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
   graph.nodes = std::move(fused);
 }
 
+// dh = dz W, dz' = dh f'(saved) -> one product that ends with the derivative, saved as its third input.
+void fuse_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
+  std::vector<Node> fused;
+  for (const Node& node : graph.nodes) {
+    Node* product = nullptr;
+    if (node.op == OpKind::activation_grad)
+      for (Node& earlier : fused)
+        if (earlier.op == OpKind::matmul && earlier.out == node.in[0] && earlier.in.size() == 2)
+          product = &earlier;
+    if (product && graph.readers(product->out) == 1 && !contains(keep, product->out)) {
+      product->in.push_back(node.in[1]);
+      product->out = node.out;
+      product->attrs.act = node.attrs.act;
+      product->attrs.slope = node.attrs.slope;
+    } else {
+      fused.push_back(node);
+    }
+  }
+  graph.nodes = std::move(fused);
+}
+
 // grad += dW: where the op that makes dW can add to what its result holds, the separate addition goes.
 void fuse_accumulation(Graph& graph) {
   std::vector<Node> fused;
@@ -85,6 +106,7 @@ void fuse_loss(Graph& graph, ValueId loss) {
 void fuse(Graph& graph, const std::vector<ValueId>& keep) {
   remove_dead(graph, keep);
   fuse_activations(graph, keep);
+  fuse_derivatives(graph, keep);
   fuse_accumulation(graph);
 }
 

@@ -23,6 +23,8 @@ std::string fused(const Node& node) {
     if (node.in.size() > 2) text += "+ bias ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }
+  if (node.op == OpKind::matmul && node.in.size() > 2)
+    text += std::string("x ") + name_of(node.attrs.act) + "' ";
   if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);
   if (node.op == OpKind::loss || node.op == OpKind::loss_grad) text += name_of(node.attrs.loss);
   if (node.attrs.accumulate) text += "+= ";

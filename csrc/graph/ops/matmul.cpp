@@ -1,5 +1,6 @@
-// c = op(a) op(b), op by attrs.trans_a and trans_b. A batched operand is the matrix (rows, features); where
-// the product sums over the batch (a^T b of two batched operands) the result is not batched.
+// c = op(a) op(b), op by attrs.trans_a and trans_b; times f'(saved) once `fuse` has joined an activation's
+// derivative to it, saved as the third input. A batched operand is the matrix (rows, features); where the
+// product sums over the batch (a^T b of two batched operands) the result is not batched.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
