@@ -25,67 +25,66 @@ void remove_dead(Graph& graph, const std::vector<ValueId>& keep) {
   graph.nodes = std::move(alive);
 }
 
-// dense, activation -> dense with an activation. The pre-activation must have no other reader: a derivative
-// computed from z keeps the two apart, one computed from h does not.
-void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
-  std::vector<Node> fused;
+// Folds nodes into the ones before them. `between(node)` names the value that would go, or no_value; where
+// nothing else needs it, `merge(producer, node)` may take the node's work over into its producer, which then
+// makes the node's result.
+template <class Between, class Merge>
+void fold(Graph& graph, const std::vector<ValueId>& keep, const Between& between, const Merge& merge) {
+  std::vector<Node> folded;
   for (const Node& node : graph.nodes) {
-    Node* dense = nullptr;
-    if (node.op == OpKind::activation)
-      for (Node& earlier : fused)
-        if (earlier.op == OpKind::dense && earlier.out == node.in[0] && earlier.attrs.act == Act::identity)
-          dense = &earlier;
-    if (dense && graph.readers(dense->out) == 1 && !contains(keep, dense->out)) {
-      dense->out = node.out;
-      dense->attrs.act = node.attrs.act;
-      dense->attrs.slope = node.attrs.slope;
-    } else {
-      fused.push_back(node);
-    }
+    const ValueId value = between(node);
+    const auto producer =
+        std::find_if(folded.begin(), folded.end(), [&](const Node& n) { return n.out == value; });
+    const bool free = value != no_value && graph.readers(value) == 1 && !contains(keep, value);
+    if (free && producer != folded.end() && merge(*producer, node))
+      producer->out = node.out;
+    else
+      folded.push_back(node);
   }
-  graph.nodes = std::move(fused);
+  graph.nodes = std::move(folded);
+}
+
+// dense, activation -> dense with an activation. A derivative computed from z reads it too and keeps the two
+// apart, one computed from h does not.
+void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
+  fold(
+      graph, keep, [](const Node& node) { return node.op == OpKind::activation ? node.in[0] : no_value; },
+      [](Node& dense, const Node& node) {
+        if (dense.op != OpKind::dense || dense.attrs.act != Act::identity) return false;
+        dense.attrs.act = node.attrs.act;
+        dense.attrs.slope = node.attrs.slope;
+        return true;
+      });
 }
 
 // dh = dz W, dz' = dh f'(saved) -> one product that ends with the derivative, saved as its third input.
 void fuse_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
-  std::vector<Node> fused;
-  for (const Node& node : graph.nodes) {
-    Node* product = nullptr;
-    if (node.op == OpKind::activation_grad)
-      for (Node& earlier : fused)
-        if (earlier.op == OpKind::matmul && earlier.out == node.in[0] && earlier.in.size() == 2)
-          product = &earlier;
-    if (product && graph.readers(product->out) == 1 && !contains(keep, product->out)) {
-      product->in.push_back(node.in[1]);
-      product->out = node.out;
-      product->attrs.act = node.attrs.act;
-      product->attrs.slope = node.attrs.slope;
-    } else {
-      fused.push_back(node);
-    }
-  }
-  graph.nodes = std::move(fused);
+  fold(
+      graph, keep,
+      [](const Node& node) { return node.op == OpKind::activation_grad ? node.in[0] : no_value; },
+      [](Node& product, const Node& node) {
+        if (product.op != OpKind::matmul || product.in.size() != 2) return false;
+        product.in.push_back(node.in[1]);
+        product.attrs.act = node.attrs.act;
+        product.attrs.slope = node.attrs.slope;
+        return true;
+      });
 }
 
 // grad += dW: where the op that makes dW can add to what its result holds, the separate addition goes.
-void fuse_accumulation(Graph& graph) {
-  std::vector<Node> fused;
-  for (const Node& node : graph.nodes) {
-    const bool into_gradient = node.op == OpKind::add && graph.value(node.out).home == Home::gradient &&
-                               graph.value(node.in[0]).home == Home::gradient;
-    Node* source = nullptr;
-    if (into_gradient)
-      for (Node& earlier : fused)
-        if (earlier.out == node.in[1] && (earlier.op == OpKind::matmul || earlier.op == OpKind::sum_rows))
-          source = &earlier;
-    if (source && graph.readers(source->out) == 1) {
-      source->out = node.out;
-      source->attrs.accumulate = true;
-    } else {
-      fused.push_back(node);
-    }
-  }
-  graph.nodes = std::move(fused);
+void fuse_accumulation(Graph& graph, const std::vector<ValueId>& keep) {
+  fold(
+      graph, keep,
+      [&](const Node& node) {
+        const bool into_gradient = node.op == OpKind::add && graph.value(node.out).home == Home::gradient &&
+                                   graph.value(node.in[0]).home == Home::gradient;
+        return into_gradient ? node.in[1] : no_value;
+      },
+      [](Node& source, const Node&) {
+        if (source.op != OpKind::matmul && source.op != OpKind::sum_rows) return false;
+        source.attrs.accumulate = true;
+        return true;
+      });
 }
 
 }  // namespace
@@ -107,7 +106,7 @@ void fuse(Graph& graph, const std::vector<ValueId>& keep) {
   remove_dead(graph, keep);
   fuse_activations(graph, keep);
   fuse_derivatives(graph, keep);
-  fuse_accumulation(graph);
+  fuse_accumulation(graph, keep);
 }
 
 }  // namespace gemmule
