@@ -19,6 +19,7 @@ struct Operand {
   Index rows, cols;
   Index inner;  // length of the last axis
   DType type;
+  bool panels = false;  // the transpose lies in the backend's panels (Backend::to_panels)
 
   Index count() const { return rows * cols; }
   template <class T>
@@ -33,6 +34,22 @@ struct StepScalars {
   std::uint64_t step = 0;  // training steps before this one
 };
 
+// Where one parameter lies; its gradient and slots are arranged alike.
+struct UpdateTarget {
+  std::byte* value = nullptr;  // nullptr: it is not updated
+  std::byte* slots[2] = {nullptr, nullptr};
+};
+
+// One optimizer step on one parameter, taken by the op that makes its gradient, piece by piece while a piece
+// is in cache.
+struct UpdateCall {
+  Rule rule;
+  const UpdateArgs& args;
+  const UpdateTarget& target;
+  double& reach;       // raised to the largest magnitude written
+  bool keep_gradient;  // otherwise nobody reads it, and it may pass through the cache alone
+};
+
 struct OpCall {
   const Team& team;
   const Attrs& attrs;
@@ -40,6 +57,7 @@ struct OpCall {
   Operand out;
   void* workspace;  // this member's
   const StepScalars& scalars;
+  const UpdateCall* update = nullptr;  // only for matmul and sum_rows that make a gradient
 };
 
 using OpKernel = void (*)(const OpCall& call);
@@ -69,6 +87,13 @@ struct Backend {
                      const Team& team);
   // The largest magnitude among this member's part of the gradients of a range; infinity for NaN.
   double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
+  // The same of a value.
+  double (*max_abs)(const Operand& x, const Team& team);
+  // A matrix (rows, cols) to the form in which the kernels like weights best, and back; this member's part.
+  void (*to_panels)(DType type, Index rows, Index cols, const void* matrix, void* panels, const Team& team);
+  void (*from_panels)(DType type, Index rows, Index cols, const void* panels, void* matrix, const Team& team);
+  // The elements it then takes, padding included.
+  Index (*panel_elements)(DType type, Index rows, Index cols);
 };
 
 namespace cpu {

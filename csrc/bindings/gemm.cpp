@@ -118,7 +118,11 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   } else if (beta != 0) {
     fail(ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
   }
-  checked_mul(checked_mul(m, n), size_of(type));
+  Index count, size;  // of elements and bytes, counted as NumPy does where one of m and n is 0
+  if (__builtin_mul_overflow(std::max<Index>(m, 1), std::max<Index>(n, 1), &count) ||
+      __builtin_mul_overflow(count, size_of(type), &size))
+    fail(ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b), ": the size of (", m, ", ", n,
+         ") overflows");
   if (!in_elements(a)) a = plain_copy(a);
   if (!in_elements(b)) b = plain_copy(b);
   py::array contiguous_bias = bias ? *bias : py::array(numpy_dtype(type), Shape{1, 1}.dims());

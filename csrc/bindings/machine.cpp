@@ -1,10 +1,8 @@
 // What runs where: ISA, threads, build, and the FMA ceiling that benchmarks measure against.
-#include <algorithm>
-#include <chrono>
-
 #include "bindings/bindings.h"
 #include "core/arena.h"
 #include "core/threads.h"
+#include "cpu/ceiling.h"
 #include "cpu/dispatch.h"
 #include "plan/program.h"
 
@@ -14,28 +12,6 @@
 
 namespace gemmule::bindings {
 namespace {
-
-// All threads run FMA chains for at least `seconds`; the total rate.
-template <class T>
-double fma_ceiling(int threads, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  const auto chains = cpu::kernels<T>().fma_chains;
-  std::vector<double> rates(static_cast<std::size_t>(threads), 0.0);
-  run_team(threads, [&](const Team& team) {
-    chains(10000);  // wakes the unit up
-    team.barrier();
-    const auto start = Clock::now();
-    double flops = 0, time = 0;
-    while (time < seconds) {
-      flops += chains(20000);
-      time = std::chrono::duration<double>(Clock::now() - start).count();
-    }
-    rates[static_cast<std::size_t>(team.rank())] = flops / time;
-  });
-  double total = 0;
-  for (double rate : rates) total += rate;
-  return total;
-}
 
 std::string compiler() {
 #if defined(__clang__)
@@ -80,7 +56,7 @@ void bind_machine(py::module_& m) {
                 threads);
         const bool wide = gemmule::dtype_of(dtype) == DType::f64;
         const py::gil_scoped_release release;
-        return wide ? fma_ceiling<double>(threads, seconds) : fma_ceiling<float>(threads, seconds);
+        return wide ? cpu::fma_ceiling<double>(threads, seconds) : cpu::fma_ceiling<float>(threads, seconds);
       },
       py::arg("dtype"), py::arg("threads"), py::arg("seconds"));
   m.def("set_verbose", &set_verbose, py::arg("on"));

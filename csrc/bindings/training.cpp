@@ -96,11 +96,11 @@ struct PyTrainer {
     call.start = {key, step};
     const Rule rule = rule_of(rule_name);
     const UpdateArgs args = update_args(hyper);
-    Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
+    const Optimizer optimizer{rule, args, updates, parameter_ranges(rule, args, ranges)};
     Poll poll = signal_poll();
     {
       const py::gil_scoped_release release;
-      trainer.run(call, stepper, poll, result);
+      trainer.run(call, optimizer, poll, result);
     }
     if (result.end == FitEnd::interrupted) raise_pending();
     if (result.end == FitEnd::diverged)
@@ -118,7 +118,7 @@ void update(const std::string& rule_name, const Hyper& hyper, Index updates,
             const std::vector<PyRange>& ranges) {
   const Rule rule = rule_of(rule_name);
   const UpdateArgs args = update_args(hyper);
-  Stepper stepper(cpu::backend, rule, args, updates, parameter_ranges(rule, args, ranges));
+  Stepper stepper(cpu::backend, {rule, args, updates, parameter_ranges(rule, args, ranges)});
   Index elements = 0;
   for (const auto& range : ranges) elements += std::get<3>(range) - std::get<2>(range);
   bool done = false;

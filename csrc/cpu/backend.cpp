@@ -29,6 +29,7 @@ Gemm<T> dense_gemm(const OpCall& call) {
   Gemm<T> g;
   g.a = matrix<T>(call.in[0]);
   g.b = matrix<T>(call.in[1]).transposed();
+  if (call.in[1].panels) g.b_form = Form::panels;
   g.bias = call.in.size() > 2 ? call.in[2].as<const T>() : nullptr;
   g.act = call.attrs.act;
   g.slope = static_cast<T>(call.attrs.slope);
@@ -40,8 +41,15 @@ Gemm<T> matmul_gemm(const OpCall& call) {
   Gemm<T> g;
   g.a = matrix<T>(call.in[0]);
   g.b = matrix<T>(call.in[1]);
+  if (call.in[1].panels) g.b_form = Form::panels_of_transpose;
   if (call.attrs.trans_a) g.a = g.a.transposed();
   if (call.attrs.trans_b) g.b = g.b.transposed();
+  if (call.out.panels) {  // dW = dz^T x, made as its transpose x^T dz
+    std::swap(g.a, g.b);
+    g.a = g.a.transposed();
+    g.b = g.b.transposed();
+    g.c_form = Form::panels;
+  }
   if (call.in.size() > 2) {
     g.saved = call.in[2].as<const T>();
     g.act = call.attrs.act;
@@ -55,9 +63,34 @@ void dense(const OpCall& call) {
   run_gemm<T>(call, dense_gemm<T>(call));
 }
 
+// The optimizer's step on a stretch of a parameter, `count` elements from `offset` on, whose gradient was
+// just made.
+template <class T>
+void update_stretch(const UpdateCall& call, Index offset, Index count, const T* grad) {
+  const auto at = [&](std::byte* base) { return base ? reinterpret_cast<T*>(base) + offset : nullptr; };
+  call.reach = std::max(call.reach,
+                        kernels<T>().element.update(call.rule, call.args, count, at(call.target.value), grad,
+                                                    at(call.target.slots[0]), at(call.target.slots[1])));
+}
+
+template <class T>
+struct Updater : Listener<T> {
+  explicit Updater(const UpdateCall& wanted)
+      : Listener<T>{[](const Listener<T>& self, Index offset, Index count, const T* grad) {
+                      update_stretch(static_cast<const Updater&>(self).call, offset, count, grad);
+                    },
+                    wanted.keep_gradient},
+        call(wanted) {}
+  const UpdateCall& call;
+};
+
 template <class T>
 void matmul(const OpCall& call) {
-  run_gemm<T>(call, matmul_gemm<T>(call));
+  Gemm<T> g = matmul_gemm<T>(call);
+  if (!call.update) return run_gemm<T>(call, g);
+  const Updater<T> updater(*call.update);
+  g.listener = &updater;
+  run_gemm<T>(call, g);
 }
 
 template <class T>
@@ -66,6 +99,7 @@ void sum_rows(const OpCall& call) {
   const Span cols = call.team.share(x.cols, line);
   kernels<T>().element.sum_rows(x.rows, cols.size(), x.as<const T>() + cols.begin, x.cols,
                                 call.out.as<T>() + cols.begin, call.attrs.accumulate);
+  if (call.update) update_stretch(*call.update, cols.begin, cols.size(), call.out.as<const T>() + cols.begin);
 }
 
 template <class T>
@@ -274,6 +308,37 @@ double max_gradient(const ParameterRange& range, const Team& team) {
   return largest;
 }
 
+template <class T>
+double max_abs(const Operand& x, const Team& team) {
+  const Span part = team.share(x.count(), line);
+  return kernels<T>().element.max_abs(part.size(), x.as<const T>() + part.begin);
+}
+
+// The panels of W^T (cols x rows) that this member moves, as columns of W^T.
+template <class T>
+Span panel_part(Index rows, const Team& team) {
+  return team.share(rows, panel_width(kernels<T>().gemm, rows));
+}
+
+template <class T>
+void to_panels(Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
+  const Span part = panel_part<T>(rows, team);
+  const GemmKernels<T>& k = kernels<T>().gemm;
+  const Index width = panel_width(k, rows);
+  k.pack_b(cols, part.size(), width, static_cast<const T*>(matrix) + part.begin * cols, 1, cols,
+           static_cast<T*>(panels) + part.begin * cols);
+}
+
+template <class T>
+void from_panels(Index rows, Index cols, const void* panels, void* matrix, const Team& team) {
+  const Span part = panel_part<T>(rows, team);
+  const GemmKernels<T>& k = kernels<T>().gemm;
+  const Index width = panel_width(k, rows);
+  for (Index j = part.begin; j < part.end; j += width)
+    k.transpose_out(std::min(width, part.end - j), cols, static_cast<const T*>(panels) + j * cols, width,
+                    static_cast<T*>(matrix) + j * cols, cols, nullptr, Act::identity, T(1));
+}
+
 }  // namespace
 
 const Backend backend = {
@@ -294,6 +359,19 @@ const Backend backend = {
     },
     [](DType type, const ParameterRange& range, const Team& team) {
       return type == DType::f64 ? max_gradient<double>(range, team) : max_gradient<float>(range, team);
+    },
+    [](const Operand& x, const Team& team) {
+      return x.type == DType::f64 ? max_abs<double>(x, team) : max_abs<float>(x, team);
+    },
+    [](DType type, Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
+      (type == DType::f64 ? to_panels<double> : to_panels<float>)(rows, cols, matrix, panels, team);
+    },
+    [](DType type, Index rows, Index cols, const void* panels, void* matrix, const Team& team) {
+      (type == DType::f64 ? from_panels<double> : from_panels<float>)(rows, cols, panels, matrix, team);
+    },
+    [](DType type, Index rows, Index cols) {
+      return type == DType::f64 ? panel_elements(kernels<double>().gemm, cols, rows)
+                                : panel_elements(kernels<float>().gemm, cols, rows);
     },
 };
 

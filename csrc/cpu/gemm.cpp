@@ -39,6 +39,7 @@ inline constexpr Index most_turned_rows = 128;
 
 template <class T>
 bool turns_over(const GemmKernels<T>& k, const Gemm<T>& call) {
+  if (call.b_form != Form::strided) return call.b_form == Form::panels_of_transpose;
   const Index m = call.a.rows, n = call.b.cols;
   return call.b.row_stride == 1 && call.b.col_stride != 1 && call.beta == T(0) && m >= k.lanes &&
          m <= most_turned_rows && 4 * m >= 3 * round_up(m, k.lanes) && n >= 2 * m;
@@ -48,6 +49,7 @@ template <class T>
 Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
   Gemm<T> turned;
   turned.a = call.b.transposed();
+  turned.a_form = call.b_form == Form::panels_of_transpose ? Form::panels : Form::strided;
   turned.b = call.a.transposed();
   turned.c = product;
   turned.c_row = round_up(call.a.rows, k.lanes);
@@ -76,27 +78,28 @@ void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span
   }
 }
 
-// Members form a grid over C: the grid whose largest block is smallest, and among those the one that packs
-// least (every member packs the rows of A and the columns of B it needs; sharing them would take barriers).
+// Members form a grid over C, cut at multiples of `grain` columns (`by_columns`: into as many as can be): the
+// grid whose largest block is smallest, and among those the one that packs least (every member packs the rows
+// of A and the columns of B it needs; sharing them would take barriers).
 struct Block {
   Span rows, cols;
 };
 
-Block block_of(const Team& team, Index m, Index n, Index lanes) {
+Block block_of(const Team& team, Index m, Index n, Index grain, bool by_columns) {
   int best_high = 1;
   double best_work = -1, best_edge = 0;
   for (int high = 1; high <= team.size(); ++high) {
     if (team.size() % high) continue;
     const int wide = team.size() / high;
-    const Index rows = pieces(m, high), cols = pieces(pieces(n, lanes), wide) * lanes;
-    const double work = double(rows) * double(cols), edge = double(rows) + double(cols);
+    const Index rows = pieces(m, high), cols = pieces(pieces(n, grain), wide) * grain;
+    const double work = double(rows) * double(cols), edge = by_columns ? high : double(rows) + double(cols);
     if (best_work < 0 || work < best_work || (work == best_work && edge < best_edge)) {
       best_work = work, best_edge = edge, best_high = high;
     }
   }
   const int wide = team.size() / best_high;
   const Team row_team(team.rank() / wide, best_high, nullptr), col_team(team.rank() % wide, wide, nullptr);
-  return {row_team.share(m), col_team.share(n, lanes)};
+  return {row_team.share(m), col_team.share(n, grain)};
 }
 
 // The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
@@ -107,97 +110,161 @@ class BlockGemm {
  public:
   BlockGemm(const Kernels<T>& kernels, const Gemm<T>& call, const Block& block, T* workspace)
       : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block) {
-    panel_ = k_.vectors * k_.lanes;
     depth_ = call.a.cols;
+    // Panels that the caller keeps are cut from the first column of the matrix on, packed ones from the
+    // block's.
+    kept_panels_ = call.b_form == Form::panels || call.c_form == Form::panels;
+    panel_ = kept_panels_ ? panel_width(k_, call.b.cols) : k_.vectors * k_.lanes;
     strip_ = workspace;
     packed_ = workspace + strip_size(k_, depth_);
-    a_in_place_ = a_in_place(call);
-    b_in_place_ = b_in_place(call);
+    passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
+    a_in_place_ = call.a_form == Form::panels || a_in_place(call);
+    b_in_place_ = call.b_form == Form::strided && b_in_place(call);
+    // Sums that are made in several depths wait in C for the next.
+    keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
   }
 
   static Index strip_size(const GemmKernels<T>& k, Index depth) {
     return round_up(k.rows * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
   }
+  static Index passing_size(const GemmKernels<T>& k, Index n) {
+    return std::min(round_up(n, k.vectors * k.lanes), k.column_block) * tiles_heard * k.rows;
+  }
   static Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
-    const Index cols = std::min(round_up(n, k.lanes), k.column_block);
-    return round_up(round_up(cols, k.lanes) * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
+    const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block);
+    return round_up(cols * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
   }
 
   void run() {
     if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
     const Index depths = std::max<Index>(1, pieces(depth_, k_.depth_block));
     const Index column_blocks = pieces(block_.cols.size(), k_.column_block / panel_ * panel_);
-    const Index vectors = pieces(block_.cols.size(), k_.lanes);
+    const Index grain = kept_panels_ ? panel_ : k_.lanes, grains = pieces(block_.cols.size(), grain);
     for (Index jc = 0; jc < column_blocks; ++jc) {
-      const Index j0 = block_.cols.begin + cut(vectors, column_blocks, jc) * k_.lanes;
+      const Index j0 = block_.cols.begin + cut(grains, column_blocks, jc) * grain;
       const Index j1 =
-          std::min(block_.cols.begin + cut(vectors, column_blocks, jc + 1) * k_.lanes, block_.cols.end);
+          std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
       for (Index pc = 0; pc < depths; ++pc)
         multiply({j0, j1}, {cut(depth_, depths, pc), cut(depth_, depths, pc + 1)}, pc == 0, pc + 1 == depths);
     }
   }
 
  private:
+  // Four strips of rows, a few KB of each panel: few calls, and still in L1 or L2.
+  static constexpr Index tiles_heard = 4;
+
   static Index alignment_of(const GemmKernels<T>&) { return 64 / static_cast<Index>(sizeof(T)); }
 
   void pack_columns(Span cols, Span depth) {
+    if (call_.b_form == Form::panels) return;
     // In place, only a last panel that ends inside a vector needs a copy.
     const Index whole = cols.size() / k_.lanes * k_.lanes;
-    const Index first = !b_in_place_ ? 0 : whole == cols.size() ? cols.size() : whole / panel_ * panel_;
-    k_.pack_b(depth.size(), cols.size() - first, panel_,
-              call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + first) * call_.b.col_stride,
-              call_.b.row_stride, call_.b.col_stride, packed_ + first * depth.size());
+    first_packed_ = !b_in_place_ ? 0 : whole == cols.size() ? cols.size() : whole / panel_ * panel_;
+    packed_width_ = panel_width(k_, cols.size() - first_packed_);
+    k_.pack_b(
+        depth.size(), cols.size() - first_packed_, packed_width_,
+        call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + first_packed_) * call_.b.col_stride,
+        call_.b.row_stride, call_.b.col_stride, packed_);
+  }
+
+  // Where the panel that holds column j ends.
+  Index panel_end(Span cols, Index j) const {
+    const Index origin = kept_panels_ ? 0 : cols.begin;
+    return std::min(origin + (j - origin) / panel_ * panel_ + panel_, cols.end);
   }
 
   void multiply(Span cols, Span depth, bool first, bool last) {
     pack_columns(cols, depth);
     TileArgs<T> tile;
     tile.depth = depth.size();
-    tile.c_row = call_.c_row;
     tile.alpha = call_.alpha;
     tile.beta = first ? call_.beta : T(1);
     tile.act = last ? act_in_registers(call_) : Act::identity;
     tile.slope = call_.slope;
     const Index tiles = pieces(block_.rows.size(), k_.rows);
+    Index unheard = block_.rows.begin;
     for (Index t = 0; t < tiles; ++t) {
       const Index i0 = block_.rows.begin + cut(block_.rows.size(), tiles, t);
-      const Index height = block_.rows.begin + cut(block_.rows.size(), tiles, t + 1) - i0;
-      const TileKernel<T>* kernel = place_rows(tile, i0, height, depth);
-      for (Index j = 0; j < cols.size(); j += panel_) {
-        tile.cols = std::min(cols.size() - j, panel_);
-        const Index vectors = pieces(tile.cols, k_.lanes);
+      const Index i1 = block_.rows.begin + cut(block_.rows.size(), tiles, t + 1);
+      const TileKernel<T>* kernel = place_rows(tile, {i0, i1}, depth);
+      for (Index j = cols.begin; j < cols.end;) {
+        const Index end = panel_end(cols, j);
+        tile.cols = end - j;
         place_columns(tile, cols, depth, j);
-        tile.c = call_.c + i0 * call_.c_row + cols.begin + j;
-        tile.bias = last && call_.bias ? call_.bias + cols.begin + j : nullptr;
-        kernel[vectors - 1](tile);
+        place_result(tile, i0, j, cols, unheard);
+        tile.bias = last && call_.bias ? call_.bias + j : nullptr;
+        kernel[pieces(tile.cols, k_.lanes) - 1](tile);
+        j = end;
       }
-      if (last) finish_rows(kernels_, call_, {i0, i0 + height}, cols);
+      if (!last) continue;
+      finish_rows(kernels_, call_, {i0, i1}, cols);
+      if (call_.listener && (t % tiles_heard == tiles_heard - 1 || t + 1 == tiles)) {
+        tell({unheard, i1}, cols, unheard);
+        unheard = i1;
+      }
     }
   }
 
-  // Rows [i0, i0 + height) of A, where the kernel can read them: in place, or packed into the strip.
-  const TileKernel<T>* place_rows(TileArgs<T>& tile, Index i0, Index height, Span depth) {
+  // Rows of A, where the kernel can read them: in place, or packed into the strip.
+  const TileKernel<T>* place_rows(TileArgs<T>& tile, Span rows, Span depth) {
     const MatrixView<const T>& a = call_.a;
-    tile.a = a.data + i0 * a.row_stride + depth.begin * a.col_stride;
+    tile.a_run = tile.a_chunk = depth.size();
+    tile.a_jump = 0;
+    if (call_.a_form == Form::panels) {
+      const Index width = panel_width(k_, depth_), within = depth.begin % width;
+      tile.a = a.data + (depth.begin - within) * a.rows + rows.begin * width + within;
+      tile.a_row = width;
+      tile.a_step = 1;
+      tile.a_run = width - within;
+      tile.a_chunk = width;
+      tile.a_jump = width * a.rows - width;
+      return k_.kernel_rows[rows.size() - 1];
+    }
+    tile.a = a.data + rows.begin * a.row_stride + depth.begin * a.col_stride;
     tile.a_row = a.row_stride;
     tile.a_step = a.col_stride;
-    if (a_in_place_) return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[height - 1];
-    k_.pack_a(height, depth.size(), tile.a, a.row_stride, a.col_stride, strip_);
+    if (a_in_place_) return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[rows.size() - 1];
+    k_.pack_a(rows.size(), depth.size(), tile.a, a.row_stride, a.col_stride, strip_);
     tile.a = strip_;
     tile.a_row = 1;
-    tile.a_step = height;
-    return k_.kernel[height - 1];
+    tile.a_step = rows.size();
+    return k_.kernel[rows.size() - 1];
   }
 
-  // Panel j of the block of B: in place where its rows are adjacent vectors, otherwise packed.
+  // The columns of B from j to the end of its panel: in place where its rows are adjacent vectors, otherwise
+  // packed.
   void place_columns(TileArgs<T>& tile, Span cols, Span depth, Index j) {
-    const Index vectors = pieces(tile.cols, k_.lanes);
-    if (b_in_place_ && tile.cols == vectors * k_.lanes) {
-      tile.b = call_.b.data + depth.begin * call_.b.row_stride + cols.begin + j;
+    if (call_.b_form == Form::panels) {
+      tile.b = call_.b.data + j / panel_ * panel_ * depth_ + depth.begin * panel_ + j % panel_;
+      tile.b_step = panel_;
+    } else if (j - cols.begin < first_packed_) {
+      tile.b = call_.b.data + depth.begin * call_.b.row_stride + j;
       tile.b_step = call_.b.row_stride;
     } else {
-      tile.b = packed_ + j * depth.size();
-      tile.b_step = vectors * k_.lanes;
+      tile.b = packed_ + (j - cols.begin - first_packed_) * depth.size();
+      tile.b_step = packed_width_;
+    }
+  }
+
+  void place_result(TileArgs<T>& tile, Index i, Index j, Span cols, Index unheard) {
+    const bool panels = call_.c_form == Form::panels;
+    tile.c_row = panels ? panel_ : call_.c_row;
+    if (!keeps_)
+      tile.c = passing(j, cols) + (i - unheard) * panel_;
+    else
+      tile.c = panels ? call_.c + offset_in_panels(i, j) : call_.c + i * call_.c_row + j;
+  }
+  Index offset_in_panels(Index i, Index j) const {
+    return j / panel_ * panel_ * call_.a.rows + i * panel_ + j % panel_;
+  }
+  // Where the rows of the panel of column j pass through that are told of and not kept.
+  T* passing(Index j, Span cols) const { return passing_ + (j - cols.begin) * tiles_heard * k_.rows; }
+
+  void tell(Span rows, Span cols, Index unheard) {
+    for (Index j = cols.begin; j < cols.end; j = panel_end(cols, j)) {
+      const Index offset = offset_in_panels(rows.begin, j);
+      call_.listener->take(*call_.listener, offset, rows.size() * panel_,
+                           keeps_ ? call_.c + offset : passing(j, cols));
     }
   }
 
@@ -206,9 +273,11 @@ class BlockGemm {
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, depth_;
-  bool a_in_place_, b_in_place_;
+  bool kept_panels_, a_in_place_, b_in_place_, keeps_;
+  Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   T* strip_;
   T* packed_;
+  T* passing_;
 };
 
 // A member's columns of C, as rows of the transpose.
@@ -235,8 +304,9 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const GemmKernels<T>& g = kernels.gemm;
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const Index strip = BlockGemm<T>::strip_size(g, k);
-  const Index as_it_is = BlockGemm<T>::packed_size(g, n, k);
-  const Index turning = std::min(m, most_turned_rows);
+  const Index passing = call.c_form == Form::panels ? BlockGemm<T>::passing_size(g, n) : 0;
+  const Index as_it_is = BlockGemm<T>::packed_size(g, n, k) + passing;
+  const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
                        checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
   return checked_mul(strip + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
@@ -244,6 +314,9 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
 
 template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
+  if (call.b_form == Form::panels) return "b in panels";
+  if (call.c_form == Form::panels) return "into panels";
   if (turns_over(kernels.gemm, call)) return "turned over";
   const bool a = a_in_place(call), b = b_in_place(call);
   return a && b ? "in place" : a ? "a in place" : b ? "b in place" : "packed";
@@ -253,8 +326,12 @@ template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace) {
   T* memory = static_cast<T*>(workspace);
   if (turns_over(kernels.gemm, call)) return gemm_turned_over(kernels, team, call, memory);
-  const Block block = block_of(team, call.a.rows, call.b.cols, kernels.gemm.lanes);
-  BlockGemm<T>(kernels, call, block, memory).run();
+  // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
+  // that updates it: a line that changes cores each step costs the update three times its time.
+  const GemmKernels<T>& k = kernels.gemm;
+  const bool panels = call.b_form == Form::panels || call.c_form == Form::panels;
+  const Index grain = call.c_form == Form::panels ? panel_width(k, call.b.cols) : k.lanes;
+  BlockGemm<T>(kernels, call, block_of(team, call.a.rows, call.b.cols, grain, panels), memory).run();
 }
 
 #define GEMMULE_INSTANTIATE(T)                                          \

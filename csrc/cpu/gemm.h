@@ -1,17 +1,45 @@
 // C = act(alpha op(A) op(B) + beta C + bias), or times act', blocked and divided over a team.
 #pragma once
+#include <algorithm>
+
 #include "core/tensor.h"
 #include "core/threads.h"
 #include "cpu/kernels.h"
 
 namespace gemmule::cpu {
 
+// How an operand lies. In panels, the columns of a matrix (K x N) stand in groups of panel_width(N), each
+// group row by row, the last padded with zeros: (p, j) at [j / width * width * K + p * width + j % width].
+// That is what the micro-kernel streams; weights that are used more than once are kept so.
+enum class Form : std::uint8_t { strided, panels, panels_of_transpose };
+
+template <class T>
+Index panel_width(const GemmKernels<T>& k, Index cols) {
+  return std::min<Index>(k.vectors * k.lanes, round_up(std::max<Index>(cols, 1), k.lanes));
+}
+template <class T>
+Index panel_elements(const GemmKernels<T>& k, Index rows, Index cols) {
+  return checked_mul(rows, round_up(cols, panel_width(k, cols)));
+}
+
+// Is given every stretch of a C in panels, `count` elements from `offset` on, as soon as it is complete and
+// while it is in cache. A C that nobody else reads need not be stored: `keep` says whether it must be.
+template <class T>
+struct Listener {
+  void (*take)(const Listener& self, Index offset, Index count, const T* stretch);
+  bool keep;
+};
+
 template <class T>
 struct Gemm {
-  MatrixView<const T> a;  // M x K, any strides
-  MatrixView<const T> b;  // K x N, any strides
+  MatrixView<const T> a;  // M x K, any strides, unless the form says otherwise
+  MatrixView<const T> b;  // K x N, the same
   T* c;                   // M x N, rows c_row apart, columns adjacent; overlaps neither a nor b
   Index c_row;
+  Form a_form = Form::strided;  // or panels
+  Form b_form = Form::strided;
+  Form c_form = Form::strided;            // or panels, then with neither bias nor activation
+  const Listener<T>* listener = nullptr;  // of a C in panels
   T alpha = 1, beta = 0;
   const T* bias = nullptr;  // N
   Act act = Act::identity;

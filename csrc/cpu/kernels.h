@@ -16,14 +16,16 @@ namespace gemmule::cpu {
 //   C(i, j) = act(alpha acc[i][j] + beta C(i, j) + bias[j])
 // beta = 0 never reads C, which may then hold NaN. Nothing right of `cols` is written.
 // `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
-// long and readable to its full length (packed panels are padded with zeros). `act` is identity, relu or
-// leaky_relu: those cost one instruction in registers. The others are applied by the driver to the tile's
-// rows while they are in L1.
+// long and readable to its full length (packed panels are padded with zeros). An A read by rows may lie in
+// panels itself: after its first a_run steps, and after every a_chunk from there, it goes on a_jump further.
+// `act` is identity, relu or leaky_relu: those cost one instruction in registers. The others are applied by
+// the driver to the tile's rows while they are in L1.
 template <class T>
 struct TileArgs {
   Index depth;
   const T* a;
   Index a_row, a_step;
+  Index a_run, a_chunk, a_jump;
   const T* b;
   Index b_step;
   T* c;
@@ -52,10 +54,9 @@ struct GemmKernels {
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
   // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step].
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
-  // B(p, j), at b[p * row + j * step], in panels of `panel` columns one after the other: panel q holds its
-  // element (p, i) at dst[q * panel * depth + p * width + i], where width is `panel`, or for the last its
-  // columns rounded up to whole vectors with zeros.
-  void (*pack_b)(Index depth, Index cols, Index panel, const T* b, Index row, Index step, T* dst);
+  // B(p, j), at b[p * row + j * step], in panels of `width` columns, whole vectors, one after the other, the
+  // last padded with zeros: (p, j) at dst[j / width * width * depth + p * width + j % width].
+  void (*pack_b)(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst);
   // C(i, j) = act(t[j * t_row + i] + bias[j]) for i < rows, j < cols; rows of t are readable up to a multiple
   // of lanes. `act` as for a tile.
   void (*transpose_out)(Index rows, Index cols, const T* t, Index t_row, T* c, Index c_row, const T* bias,

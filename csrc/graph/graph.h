@@ -78,6 +78,7 @@ struct ParameterRef {
   int segment;
   bool trainable;
   ValueId value;
+  bool panels = false;  // it and its gradient lie in the backend's panels, see prefer_panels
 };
 
 // A whole batch through Python: rows and the arrays' addresses. Entered with no team alive; may throw.

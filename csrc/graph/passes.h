@@ -22,6 +22,14 @@ ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input,
 // `keep` are needed and stay as they are.
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
 
+// Lets weight matrices, and their gradients, lie in the backend's panels: only where every op that touches a
+// parameter or makes its gradient can take that, otherwise nothing changes and the answer is false.
+bool prefer_panels(Graph& graph);
+
+// Moves the ops that make gradients of parameters behind all others, and returns where they begin. Once the
+// others have run, each of these may be followed by the update of its parameter.
+int gather_gradients(Graph& graph);
+
 // Where each value of Home::arena lies: byte offsets into one block, by liveness at `capacity` rows. Values
 // in `keep` live to the end. With `share` false every value has its own place.
 struct Placement {

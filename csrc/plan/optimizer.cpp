@@ -15,21 +15,24 @@ constexpr double safe_gradient = 1e9, safe_reach = 1e12, safe_setting = 1e6;
 
 }  // namespace
 
-Stepper::Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Index updates,
-                 std::vector<ParameterRange> ranges)
+Stepper::Stepper(const Backend& backend, const Optimizer& optimizer)
     : backend_(backend),
-      rule_(rule),
-      args_(args),
-      updates_(updates),
-      ranges_(std::move(ranges)),
-      figures_{std::vector<Figure>(max_threads), std::vector<Figure>(max_threads),
-               std::vector<Figure>(max_threads, Figure{infinity})} {
+      rule_(optimizer.rule),
+      args_(optimizer.args),
+      updates_(optimizer.updates),
+      ranges_(optimizer.ranges) {
+  for (auto& figures : figures_) figures.assign(max_threads, Figure{infinity});
   for (const ParameterRange& range : ranges_)
     require(range.begin >= 0 && range.begin <= range.end && range.end <= range.store->size(),
             ErrorKind::value, "update: range [", range.begin, ", ", range.end, ") leaves a store of ",
             range.store->size());
-  always_rehearse_ = args_.lr > safe_setting || args_.weight_decay > safe_setting || args_.momentum > 1 ||
-                     (rule != Rule::sgd && args_.eps <= 0);
+  settled_ = settled(optimizer);
+}
+
+bool Stepper::settled(const Optimizer& optimizer) {
+  const UpdateArgs& a = optimizer.args;
+  return a.lr <= safe_setting && a.weight_decay <= safe_setting && a.momentum <= 1 &&
+         (optimizer.rule == Rule::sgd || a.eps > 0);
 }
 
 double Stepper::largest(const Team& team, Agreement about) const {
@@ -47,16 +50,28 @@ UpdateArgs Stepper::args_now() const {
   return now;
 }
 
+bool Stepper::bounded(const Team& team, double factor, double dz, double x, bool sound) {
+  const double reach = largest(team, magnitude);
+  mine(team, gradient) = sound ? dz : infinity;
+  mine(team, input) = x;
+  team.barrier();
+  return factor * largest(team, gradient) * std::max(largest(team, input), 1.0) <= safe_gradient &&
+         reach <= safe_reach;
+}
+
+void Stepper::stepped(const Team& team, double reach) {
+  // Read at the next step, behind the caller's barrier.
+  mine(team, magnitude) = settled_ ? reach : infinity;
+  if (team.leads()) ++updates_;
+}
+
 bool Stepper::step(const Team& team, bool sound) {
   const UpdateArgs now = args_now();
-  const auto mine = [&](Agreement about) -> double& {
-    return figures_[about][static_cast<std::size_t>(team.rank())].value;
-  };
   double reach = largest(team, magnitude);
   double figure = sound ? 0 : infinity;
   for (const ParameterRange& range : ranges_)
     figure = std::max(figure, backend_.max_gradient(range.store->type(), range, team));
-  mine(gradient) = figure;
+  mine(team, gradient) = figure;
   team.barrier();
   if (largest(team, gradient) == infinity) {
     if (team.leads()) reason_ = sound ? "gradient" : "loss";
@@ -66,7 +81,7 @@ bool Stepper::step(const Team& team, bool sound) {
     figure = 0;
     for (const ParameterRange& range : ranges_)
       figure = std::max(figure, backend_.rehearse(range.store->type(), rule_, now, range, team));
-    mine(rehearsal) = figure;
+    mine(team, rehearsal) = figure;
     team.barrier();
     if (largest(team, rehearsal) == infinity) {
       if (team.leads()) reason_ = "update";
@@ -76,9 +91,7 @@ bool Stepper::step(const Team& team, bool sound) {
   reach = 0;
   for (const ParameterRange& range : ranges_)
     reach = std::max(reach, backend_.update(range.store->type(), rule_, now, range, team));
-  mine(magnitude) =
-      always_rehearse_ ? infinity : reach;  // read at the next step, behind the caller's barrier
-  if (team.leads()) ++updates_;
+  stepped(team, reach);
   return true;
 }
 

@@ -6,38 +6,58 @@
 
 namespace gemmule {
 
+struct Optimizer {
+  Rule rule;
+  UpdateArgs args;
+  Index updates = 0;  // steps done before, Adam's t - 1
+  std::vector<ParameterRange> ranges;
+};
+
 class Stepper {
  public:
-  // `updates`: steps this optimizer has done before, Adam's t - 1.
-  Stepper(const Backend& backend, Rule rule, const UpdateArgs& args, Index updates,
-          std::vector<ParameterRange> ranges);
+  Stepper(const Backend& backend, const Optimizer& optimizer);
+
+  // False for settings under which no magnitude of weights and gradients is safe: each step is tried out on
+  // copies first.
+  static bool settled(const Optimizer& optimizer);
 
   // Called by every member of a team, behind a barrier; the caller's next one comes before the weights are
   // read again. False, and nothing changed, where a gradient or the update is not finite, or where the
   // leading member finds the step not `sound`; `reason` then says which.
   bool step(const Team& team, bool sound);
+
+  // The same in three calls, for gradients that are not made yet. First every member gives a bound of its
+  // part: of them all, no element of a gradient exceeds `factor` * max(dz) * max(x), max(x) at least 1.
+  // Where true, the gradients' ops may take the update along and report how far it reached; where false,
+  // nothing may be changed before step() has looked at the gradients.
+  bool bounded(const Team& team, double factor, double dz, double x, bool sound);
+  UpdateArgs args_now() const;
+  void stepped(const Team& team, double reach);
+
+  Rule rule() const { return rule_; }
   const char* reason() const { return reason_; }
-  Index updates() const { return updates_; }
 
  private:
   // What the members find out together: each writes its figure, and behind a barrier all read the largest.
-  enum Agreement { gradient, rehearsal, magnitude };
+  enum Agreement { gradient, input, rehearsal, magnitude, agreements };
+  double& mine(const Team& team, Agreement about) {
+    return figures_[about][static_cast<std::size_t>(team.rank())].value;
+  }
   double largest(const Team& team, Agreement about) const;
-  UpdateArgs args_now() const;
 
   const Backend& backend_;
   Rule rule_;
   UpdateArgs args_;
   Index updates_;
   std::vector<ParameterRange> ranges_;
-  bool always_rehearse_;  // settings under which no magnitude is safe
+  bool settled_;
   const char* reason_ = "";
   struct alignas(64) Figure {
     double value;
   };
   // By agreement and rank. The magnitudes, of weights and slots after the last step, are unknown before the
   // first.
-  std::vector<Figure> figures_[3];
+  std::vector<Figure> figures_[agreements];
 };
 
 }  // namespace gemmule

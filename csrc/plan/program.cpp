@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "graph/op.h"
 
@@ -67,7 +68,9 @@ Program::Program(const Backend& backend, Graph graph, Index capacity, std::vecto
     const ValueInfo& info = value.info;
     const Index count = info.dims.count(), inner = info.dims.rank() ? info.dims.back() : 1;
     const Index rows = info.batched || info.dims.rank() < 2 ? 1 : info.dims[0];
-    layout_.push_back({{nullptr, rows, rows > 0 ? count / rows : 0, inner, info.type}, info.batched});
+    const bool panels =
+        value.parameter >= 0 && graph_.parameters[static_cast<std::size_t>(value.parameter)].panels;
+    layout_.push_back({{nullptr, rows, rows > 0 ? count / rows : 0, inner, info.type, panels}, info.batched});
   }
   find_barriers();
 }
@@ -218,7 +221,7 @@ void Program::run(Execution& execution, int begin, int end, Index rows, const St
 }
 
 void Program::run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
-                         const StepScalars& scalars, Poll* poll) const {
+                         const StepScalars& scalars, Poll* poll, RidingUpdate* update) const {
   void* workspace = execution.workspace.data() + execution.workspace_bytes * team.rank();
   const bool timed = execution.timed;
   // At every other barrier: a member that is late to read one answer must not meet the next already.
@@ -226,7 +229,11 @@ void Program::run_member(const Team& team, Execution& execution, int begin, int 
   for (int i = begin; i < end; ++i) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
     const Call call(*this, execution, node, rows);
-    const OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars};
+    OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars};
+    std::optional<UpdateCall> rider;
+    if (update && update->targets[static_cast<std::size_t>(i)].value)
+      op.update = &rider.emplace(update->rule, update->args, update->targets[static_cast<std::size_t>(i)],
+                                 update->reach, update->keep_gradients);
     const auto start = timed ? Clock::now() : Clock::time_point();
     backend_.kernel(node.op, graph_.type)(op);
     if (!timed && i + 1 < end && !barrier_after_[static_cast<std::size_t>(i)]) continue;

@@ -11,6 +11,15 @@
 
 namespace gemmule {
 
+// An optimizer step whose parts ride on the ops that make the gradients; each member has its own.
+struct RidingUpdate {
+  Rule rule;
+  UpdateArgs args;
+  std::span<const UpdateTarget> targets;  // by node
+  bool keep_gradients;
+  double reach = 0;  // the largest magnitude written
+};
+
 // One caller's memory: arena, workspaces and the address of every value. Checked out of a program's pool, so
 // that concurrent callers never share one.
 struct Execution {
@@ -50,7 +59,7 @@ class Program {
   // The same as a member of a team that is already running; only for programs that never call Python. Ends
   // with a barrier.
   void run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
-                  const StepScalars& scalars, Poll* poll = nullptr) const;
+                  const StepScalars& scalars, Poll* poll = nullptr, RidingUpdate* update = nullptr) const;
 
   // To be called when external values have new addresses: a reshape of one is that one's memory.
   void bind_views(Execution& execution) const;

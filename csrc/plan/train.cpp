@@ -7,43 +7,56 @@
 #include "core/shuffle.h"
 
 namespace gemmule {
+namespace {
+
+constexpr Index fewest_rows_to_copy = 16;  // the lanes of AVX-512
+constexpr double fewest_steps_to_copy = 4;
+
+}  // namespace
 
 // One training step as a program: forward, loss, backward into the gradients. Batches are gathered into
 // arena-like buffers of the loop, which x and the target are bound to.
 struct Trainer::Compiled {
-  Compiled(const Graph& network, ValueId network_output, Loss kind, bool labels, bool needs_output,
-           Index batch_size)
-      : joint(network, network_output, kind, labels),
-        program(cpu::backend, differentiated(joint, needs_output), batch_size, kept(joint, needs_output)) {
+  Compiled(LossGraph loss_graph, Graph step, const std::vector<ValueId>& keep, Index batch_size,
+           int gradients)
+      : joint(std::move(loss_graph)),
+        program(cpu::backend, std::move(step), batch_size, keep),
+        first_gradient(gradients) {
     const Graph& graph = program.graph();
     x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);
     y_bytes = graph.info(joint.target).dims.count() * size_of(graph.info(joint.target).type);
+    for (std::size_t i = static_cast<std::size_t>(first_gradient); i < graph.nodes.size(); ++i) {
+      const Node& node = graph.nodes[i];
+      remember(dz, node.in[0]);
+      if (node.op == OpKind::matmul) remember(inputs, node.in[1]);
+    }
   }
 
-  static std::vector<ValueId> kept(const LossGraph& g, bool needs_output) {
-    return needs_output ? std::vector{g.loss, g.output} : std::vector{g.loss};
-  }
-  static Graph differentiated(const LossGraph& g, bool needs_output) {
-    Graph graph = g.graph;
-    differentiate(graph, g.loss, no_value, g.input, false, false);
-    fuse(graph, kept(g, needs_output));
-    return graph;
+  static void remember(std::vector<ValueId>& list, ValueId id) {
+    if (std::find(list.begin(), list.end(), id) == list.end()) list.push_back(id);
   }
 
   LossGraph joint;
   Program program;
+  // Of a program on copied parameters: the first of the ops that make gradients, all at its end, and what
+  // they read: every gradient is a sum over the batch of products of a `dz` and an element of an input, or of
+  // a `dz` alone.
+  int first_gradient;
+  std::vector<ValueId> dz, inputs;
   Index x_bytes, y_bytes;  // of a sample
 };
 
 // The state of one run; the members of the team share it and meet at barriers.
 class Trainer::Loop {
  public:
-  Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, Stepper& stepper, Poll& poll,
-       FitResult& result)
+  // `copy`: of the parameters, nullptr for a program on the stored ones.
+  Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, const Optimizer& optimizer,
+       const WorkingCopy* copy, Poll& poll, FitResult& result)
       : c_(compiled),
         trainer_(trainer),
         call_(call),
-        stepper_(stepper),
+        stepper_(cpu::backend, optimizer),
+        copy_(copy),
         poll_(poll),
         result_(result),
         batch_(std::min(trainer.batch_size_, call.rows)),
@@ -59,9 +72,20 @@ class Trainer::Loop {
     address(c_.joint.input) = x_.data();
     address(c_.joint.target) = y_.data();
     c_.program.bind_views(*lease_);
+    if (!copy_) return;
+    copy_->bind(*lease_);
+    targets_ = copy_->targets();
   }
 
   void run() {
+    if (copy_) run_team(num_threads(), [&](const Team& team) { copy_->take(team); });
+    run_epochs();
+    if (copy_ && result_.steps > 0)
+      run_team(num_threads(), [&](const Team& team) { copy_->put_back(team, result_.end == FitEnd::done); });
+  }
+
+ private:
+  void run_epochs() {
     while (epoch_ < call_.epochs && result_.end == FitEnd::done) {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
@@ -71,7 +95,6 @@ class Trainer::Loop {
     }
   }
 
- private:
   void*& address(ValueId id) { return lease_->address[static_cast<std::size_t>(id)]; }
 
   // Steps from where the run stands until it ends, or until the team should be formed anew. The leading
@@ -86,7 +109,7 @@ class Trainer::Loop {
       const Index rows = std::min(batch_, call_.rows - at);
       gather(team, at, rows);
       team.barrier();
-      if (over_ || !step(team, at, rows)) return;
+      if (over_ || !step(team, epoch, at, rows)) return;
       at += rows;
       if (at == call_.rows) at = 0, ++epoch;
       if (team.leads()) keep_books(team, epoch, at);
@@ -123,19 +146,43 @@ class Trainer::Loop {
   }
 
   // One training step on what was gathered, as every member. False: the run ends before this step.
-  bool step(const Team& team, Index at, Index rows) {
+  bool step(const Team& team, Index epoch, Index at, Index rows) {
+    const int part = copy_ ? c_.first_gradient : c_.program.nodes();
     if (c_.program.calls_python())
-      c_.program.run(*lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
+      c_.program.run(*lease_, 0, part, rows, scalars_, &poll_);
     else
-      c_.program.run_member(team, *lease_, 0, c_.program.nodes(), rows, scalars_, &poll_);
+      c_.program.run_member(team, *lease_, 0, part, rows, scalars_, &poll_);
     if (poll_.stopped()) {
       if (team.leads()) result_.end = FitEnd::interrupted;
       return false;
     }
     const bool sound = !team.leads() || add_up(rows);
-    if (stepper_.step(team, sound)) return true;
+    const bool last = at + rows == call_.rows && epoch + 1 == call_.epochs;
+    if (copy_ ? step_riding(team, rows, sound, last) : stepper_.step(team, sound)) return true;
     if (team.leads()) diverge(at);
     return false;
+  }
+
+  // The gradients, each followed by its update while it is in cache. A step commits whole: nothing is written
+  // before a bound on every gradient is known; where the bound is too high for that, the gradients are made
+  // first and looked at. Only the last step's are kept, for `.grad`.
+  bool step_riding(const Team& team, Index rows, bool sound, bool last) {
+    const bool rides = stepper_.bounded(team, static_cast<double>(rows), largest(team, c_.dz, rows),
+                                        largest(team, c_.inputs, rows), sound);
+    RidingUpdate update{stepper_.rule(), stepper_.args_now(), targets_, last};
+    c_.program.run_member(team, *lease_, c_.first_gradient, c_.program.nodes(), rows, scalars_, nullptr,
+                          rides ? &update : nullptr);
+    if (!rides) return stepper_.step(team, sound);
+    stepper_.stepped(team, update.reach);
+    return true;
+  }
+
+  // The largest magnitude in this member's part of some values.
+  double largest(const Team& team, const std::vector<ValueId>& values, Index rows) const {
+    double size = 0;
+    for (ValueId id : values)
+      size = std::max(size, cpu::backend.max_abs(c_.program.operand(*lease_, id, rows), team));
+    return size;
   }
 
   void gather(const Team& team, Index at, Index rows) {
@@ -172,7 +219,9 @@ class Trainer::Loop {
   const Compiled& c_;
   const Trainer& trainer_;
   const FitCall& call_;
-  Stepper& stepper_;
+  Stepper stepper_;
+  const WorkingCopy* copy_;
+  std::vector<UpdateTarget> targets_;
   Poll& poll_;
   FitResult& result_;
   const Index batch_;
@@ -197,25 +246,56 @@ Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> met
 
 Trainer::~Trainer() = default;
 
-const Trainer::Compiled& Trainer::compiled(bool labels) {
-  auto& entry = programs_[labels];
-  if (!entry)
-    entry = std::make_unique<Compiled>(graph_, output_, loss_, labels, !metrics_.empty(), batch_size_);
-  return *entry;
+const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
+  const auto [entry, fresh] = programs_.try_emplace({labels, form});
+  if (!fresh) return entry->second.get();
+  LossGraph joint(graph_, output_, loss_, labels);
+  Graph step = joint.graph;
+  std::vector<ValueId> keep{joint.loss};
+  if (!metrics_.empty()) keep.push_back(joint.output);
+  differentiate(step, joint.loss, no_value, joint.input, false, false);
+  fuse(step, keep);
+  const bool copied = form == Parameters::copied;
+  if (copied && !prefer_panels(step)) return nullptr;
+  const int gradients = copied ? gather_gradients(step) : 0;
+  entry->second = std::make_unique<Compiled>(std::move(joint), std::move(step), keep, batch_size_, gradients);
+  return entry->second.get();
 }
 
-void Trainer::run(const FitCall& call, Stepper& stepper, Poll& poll, FitResult& result) {
+// The form to run in. A copy is worth its while from a few steps on; and its products need some rows: fewer
+// would leave lanes idle.
+const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
+  const Index batch = std::min(batch_size_, call.rows);
+  const double steps =
+      static_cast<double>(call.epochs) * static_cast<double>(call.rows) / static_cast<double>(batch);
+  if (batch < fewest_rows_to_copy || steps < fewest_steps_to_copy || !Stepper::settled(optimizer))
+    return nullptr;
+  const Compiled* program = compiled(call.labels, Parameters::copied);
+  return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
+}
+
+void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result) {
   require(call.rows >= 1, ErrorKind::value, "fit: no samples");
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
               call.order[i], ", samples are numbered 0 to ", call.rows - 1);
-  Loop(compiled(call.labels), *this, call, stepper, poll, result).run();
+  if (const Compiled* program = copied_program(call, optimizer)) {
+    const WorkingCopy copy(cpu::backend, program->program.graph(), optimizer);
+    Optimizer on_copy = optimizer;
+    on_copy.ranges = copy.ranges();
+    Loop(*program, *this, call, on_copy, &copy, poll, result).run();
+  } else {
+    Loop(*compiled(call.labels, Parameters::stored), *this, call, optimizer, nullptr, poll, result).run();
+  }
 }
 
 std::string Trainer::describe() {
   const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;
-  return compiled(labels).program.describe("training step");
+  const Compiled* program =
+      batch_size_ < fewest_rows_to_copy ? nullptr : compiled(labels, Parameters::copied);
+  if (!program) program = compiled(labels, Parameters::stored);
+  return program->program.describe("training step");
 }
 
 }  // namespace gemmule

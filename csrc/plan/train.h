@@ -4,7 +4,7 @@
 
 #include "plan/crowding.h"
 #include "plan/forward.h"
-#include "plan/optimizer.h"
+#include "plan/working_copy.h"
 
 namespace gemmule {
 
@@ -36,7 +36,7 @@ class Trainer {
   Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size);
   ~Trainer();
   // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
-  void run(const FitCall& call, Stepper& stepper, Poll& poll, FitResult& result);
+  void run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result);
   std::string describe();
   const Graph& graph() const { return graph_; }
   ValueId output() const { return output_; }
@@ -44,14 +44,18 @@ class Trainer {
  private:
   struct Compiled;
   class Loop;
-  const Compiled& compiled(bool labels);
+  // In one of two forms: on the parameters as the stores hold them, or on a working copy, nullptr where the
+  // network's ops do not allow it.
+  enum class Parameters { stored, copied };
+  const Compiled* compiled(bool labels, Parameters form);
+  const Compiled* copied_program(const FitCall& call, const Optimizer& optimizer);
 
   Graph graph_;
   ValueId output_;
   Loss loss_;
   std::vector<Metric> metrics_;
   Index batch_size_;
-  std::map<bool, std::unique_ptr<Compiled>> programs_;
+  std::map<std::pair<bool, Parameters>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;
 };
 

@@ -52,7 +52,7 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
 }
 
 // One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row
-// (a_step 1), otherwise column by column (a_row 1), as in a packed strip.
+// (a_step 1), in one piece or in panels, otherwise column by column (a_row 1), as in a packed strip.
 template <class T, int R, int V, bool by_rows>
 static void tile(const TileArgs<T>& g) {
   Vec<T> acc[R][V];
@@ -60,15 +60,23 @@ static void tile(const TileArgs<T>& g) {
   const T* a = g.a;
   const T* b = g.b;
   const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
-  for (Index p = g.depth; p > 0; --p) {
-    Vec<T> bv[V];
-    GEMMULE_FOR_VECTORS bv[v] = load(b + v * lanes<T>);
-    GEMMULE_FOR_ROWS {
-      const T ai = by_rows ? a[i * a_row] : a[i];
-      GEMMULE_FOR_VECTORS acc[i][v] += ai * bv[v];
+  Index left = g.depth, run = by_rows ? g.a_run : left;
+  for (;;) {
+    if (run > left) run = left;
+    for (Index p = run; p > 0; --p) {
+      Vec<T> bv[V];
+      GEMMULE_FOR_VECTORS bv[v] = load(b + v * lanes<T>);
+      GEMMULE_FOR_ROWS {
+        const T ai = by_rows ? a[i * a_row] : a[i];
+        GEMMULE_FOR_VECTORS acc[i][v] += ai * bv[v];
+      }
+      a += by_rows ? 1 : a_step;
+      b += b_step;
     }
-    a += by_rows ? 1 : a_step;
-    b += b_step;
+    left -= run;
+    if (!by_rows || left == 0) break;
+    a += g.a_jump;
+    run = g.a_chunk;
   }
   if (g.cols == V * lanes<T>)
     finish_tile<T, R, V, true>(g, acc);
@@ -179,22 +187,24 @@ static void pack_a(Index height, Index depth, const T* a, Index row, Index step,
 }
 
 template <class T>
-static void pack_b(Index depth, Index cols, Index panel, const T* b, Index row, Index step, T* dst) {
+static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst) {
   constexpr Index n = lanes<T>;
   if (step == 1) {
     // Whole rows of B, each spread over the panels: one panel after the other would touch a page a step.
     for (Index p = 0; p < depth; ++p)
-      for (Index j = 0; j < cols; j += panel) {
-        const Index count = cols - j < panel ? cols - j : panel, width = (count + n - 1) / n * n;
+      for (Index j = 0; j < cols; j += width) {
+        const Index count = cols - j < width ? cols - j : width;
         const T* src = b + p * row + j;
         T* to = dst + j * depth + p * width;
         for (Index i = 0; i < width; i += n)
-          store(to + i, i + n <= count ? load(src + i) : load_first(src + i, count - i));
+          store(to + i, i + n <= count ? load(src + i)
+                        : i < count    ? load_first(src + i, count - i)
+                                       : Vec<T>{});
       }
     return;
   }
-  for (Index j = 0; j < cols; j += panel) {
-    const Index count = cols - j < panel ? cols - j : panel, width = (count + n - 1) / n * n;
+  for (Index j = 0; j < cols; j += width) {
+    const Index count = cols - j < width ? cols - j : width;
     T* to = dst + j * depth;
     if (row == 1) {
       pack_transposed<T>(depth, count, width, b + j * step, step, to);

@@ -1,0 +1,48 @@
+#include <algorithm>
+
+#include "graph/passes.h"
+
+namespace gemmule {
+namespace {
+
+bool makes_gradient(const Graph& graph, const Node& node) {
+  return graph.value(node.out).home == Home::gradient;
+}
+
+// A matrix is the weight of dense ops (x W^T) and of their adjoints (dz W), a vector their bias.
+bool reads_as_dense(const Node& node, std::size_t place, bool matrix) {
+  if (matrix)
+    return place == 1 && (node.op == OpKind::dense || (node.op == OpKind::matmul && !node.attrs.trans_b));
+  return place == 2 && node.op == OpKind::dense;
+}
+
+bool takes_panels(const Graph& graph) {
+  bool any = false;
+  for (const Node& node : graph.nodes) {
+    any |= makes_gradient(graph, node);
+    if (makes_gradient(graph, node) && node.op != OpKind::matmul && node.op != OpKind::sum_rows) return false;
+    for (std::size_t i = 0; i < node.in.size(); ++i) {
+      const Value& value = graph.value(node.in[i]);
+      if (value.home == Home::gradient) return false;
+      if (value.home == Home::parameter && !reads_as_dense(node, i, value.info.dims.rank() == 2))
+        return false;
+    }
+  }
+  return any;
+}
+
+}  // namespace
+
+bool prefer_panels(Graph& graph) {
+  if (!takes_panels(graph)) return false;
+  for (ParameterRef& p : graph.parameters) p.panels = graph.info(p.value).dims.rank() == 2;
+  return true;
+}
+
+int gather_gradients(Graph& graph) {
+  const auto first = std::stable_partition(graph.nodes.begin(), graph.nodes.end(),
+                                           [&](const Node& node) { return !makes_gradient(graph, node); });
+  return static_cast<int>(first - graph.nodes.begin());
+}
+
+}  // namespace gemmule

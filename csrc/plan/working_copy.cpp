@@ -1,0 +1,146 @@
+#include "plan/working_copy.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace gemmule {
+namespace {
+
+struct Extent {
+  Index begin, end;  // elements of its store
+};
+
+Extent extent_of(const ParameterRef& p) {
+  const Index begin = p.store->offsets()[static_cast<std::size_t>(p.segment)];
+  return {begin, begin + p.store->counts()[static_cast<std::size_t>(p.segment)]};
+}
+
+bool holds(const ParameterRange& range, const ParameterRef& p) {
+  const Extent e = extent_of(p);
+  return range.store == p.store && range.begin <= e.begin && e.end <= range.end;
+}
+
+bool touches(const ParameterRange& range, const ParameterRef& p) {
+  const Extent e = extent_of(p);
+  return range.store == p.store && range.begin < e.end && e.begin < range.end;
+}
+
+void copy_part(Index bytes, const std::byte* from, std::byte* to, const Team& team) {
+  const Span part = team.share(bytes, alignment);
+  std::memcpy(to + part.begin, from + part.begin, static_cast<std::size_t>(part.size()));
+}
+
+}  // namespace
+
+bool WorkingCopy::possible(const Graph& graph, const Optimizer& optimizer) {
+  for (const ParameterRef& p : graph.parameters)
+    for (const ParameterRange& range : optimizer.ranges)
+      if (touches(range, p) && !holds(range, p)) return false;
+  return true;
+}
+
+WorkingCopy::WorkingCopy(const Backend& backend, const Graph& graph, const Optimizer& optimizer)
+    : backend_(backend), graph_(graph), wanted_(optimizer.ranges) {
+  std::vector<Index> counts;
+  for (const ParameterRef& p : graph.parameters) {
+    const Shape& dims = graph.info(p.value).dims;
+    counts.push_back(p.panels ? backend.panel_elements(graph.type, dims[0], dims[1]) : dims.count());
+  }
+  store_ = std::make_shared<Store>(graph.type, counts);
+  for (int i = 0; i < 2; ++i)
+    if (std::any_of(wanted_.begin(), wanted_.end(), [&](const ParameterRange& r) { return r.slots[i]; }))
+      slots_[i] = Arena(checked_mul(store_->size(), size_of(graph.type)));
+}
+
+const ParameterRange* WorkingCopy::range_of(const ParameterRef& p) const {
+  const auto range =
+      std::find_if(wanted_.begin(), wanted_.end(), [&](const ParameterRange& r) { return holds(r, p); });
+  return range == wanted_.end() ? nullptr : &*range;
+}
+
+std::byte* WorkingCopy::original(const ParameterRef& p, std::byte* base) const {
+  return base + extent_of(p).begin * size_of(graph_.type);
+}
+
+std::byte* WorkingCopy::mine(std::size_t parameter, std::byte* base) const {
+  return base + store_->offsets()[parameter] * size_of(graph_.type);
+}
+
+void WorkingCopy::bind(Execution& execution) const {
+  for (std::size_t id = 0; id < graph_.values.size(); ++id) {
+    const Value& value = graph_.values[id];
+    if (value.home != Home::parameter && value.home != Home::gradient) continue;
+    execution.address[id] = mine(static_cast<std::size_t>(value.parameter),
+                                 value.home == Home::parameter ? store_->values() : store_->grads());
+  }
+}
+
+std::vector<ParameterRange> WorkingCopy::ranges() const {
+  std::vector<ParameterRange> list;
+  for (std::size_t i = 0; i < graph_.parameters.size(); ++i)
+    if (range_of(graph_.parameters[i]))
+      list.push_back({store_,
+                      {slots_[0].data(), slots_[1].data()},
+                      store_->offsets()[i],
+                      store_->offsets()[i] + store_->counts()[i]});
+  return list;
+}
+
+std::vector<UpdateTarget> WorkingCopy::targets() const {
+  std::vector<UpdateTarget> list(graph_.nodes.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Value& value = graph_.value(graph_.nodes[i].out);
+    const auto parameter = static_cast<std::size_t>(value.parameter);
+    if (value.home != Home::gradient || !range_of(graph_.parameters[parameter])) continue;
+    list[i].value = mine(parameter, store_->values());
+    for (int k = 0; k < 2; ++k)
+      if (slots_[k].data()) list[i].slots[k] = mine(parameter, slots_[k].data());
+  }
+  return list;
+}
+
+void WorkingCopy::take(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const {
+  const ParameterRef& p = graph_.parameters[parameter];
+  const Shape& dims = graph_.info(p.value).dims;
+  if (p.panels)
+    backend_.to_panels(graph_.type, dims[0], dims[1], from, to, team);
+  else
+    copy_part(dims.count() * size_of(graph_.type), from, to, team);
+}
+
+void WorkingCopy::put_back(std::size_t parameter, const std::byte* from, std::byte* to,
+                           const Team& team) const {
+  const ParameterRef& p = graph_.parameters[parameter];
+  const Shape& dims = graph_.info(p.value).dims;
+  if (p.panels)
+    backend_.from_panels(graph_.type, dims[0], dims[1], from, to, team);
+  else
+    copy_part(dims.count() * size_of(graph_.type), from, to, team);
+}
+
+void WorkingCopy::take(const Team& team) const {
+  for (std::size_t i = 0; i < graph_.parameters.size(); ++i) {
+    const ParameterRef& p = graph_.parameters[i];
+    take(i, original(p, p.store->values()), mine(i, store_->values()), team);
+    const ParameterRange* range = range_of(p);
+    for (int k = 0; k < 2; ++k)
+      if (range && range->slots[k]) take(i, original(p, range->slots[k]), mine(i, slots_[k].data()), team);
+  }
+}
+
+void WorkingCopy::put_back(const Team& team, bool gradients) const {
+  for (const Node& node : graph_.nodes) {
+    const Value& value = graph_.value(node.out);
+    if (value.home != Home::gradient) continue;
+    const auto i = static_cast<std::size_t>(value.parameter);
+    const ParameterRef& p = graph_.parameters[i];
+    if (gradients) put_back(i, mine(i, store_->grads()), original(p, p.store->grads()), team);
+    const ParameterRange* range = range_of(p);
+    if (!range) continue;
+    put_back(i, mine(i, store_->values()), original(p, p.store->values()), team);
+    for (int k = 0; k < 2; ++k)
+      if (range->slots[k]) put_back(i, mine(i, slots_[k].data()), original(p, range->slots[k]), team);
+  }
+}
+
+}  // namespace gemmule

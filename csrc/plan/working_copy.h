@@ -1,0 +1,45 @@
+// The parameters of a training run in the form that its kernels like best: weight matrices in panels, so that
+// nothing is packed from step to step. Taken from the stores when a run begins, put back when it ends.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "plan/optimizer.h"
+#include "plan/program.h"
+
+namespace gemmule {
+
+class WorkingCopy {
+ public:
+  // False where a range of the optimizer covers part of a parameter.
+  static bool possible(const Graph& graph, const Optimizer& optimizer);
+
+  // `graph`: of the program, marked by prefer_panels.
+  WorkingCopy(const Backend& backend, const Graph& graph, const Optimizer& optimizer);
+
+  // From here on the program's parameters and gradients are the copy's.
+  void bind(Execution& execution) const;
+  // What the optimizer walks within the copy, and what rides on each node of the graph.
+  std::vector<ParameterRange> ranges() const;
+  std::vector<UpdateTarget> targets() const;
+
+  void take(const Team& team) const;  // values and slots from the stores
+  // What the run changed, and the gradients where they are those of the last step.
+  void put_back(const Team& team, bool gradients) const;
+
+ private:
+  // The range of the optimizer that holds a parameter; nullptr where it is not updated.
+  const ParameterRange* range_of(const ParameterRef& p) const;
+  std::byte* original(const ParameterRef& p, std::byte* base) const;
+  std::byte* mine(std::size_t parameter, std::byte* base) const;
+  void take(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const;
+  void put_back(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const;
+
+  const Backend& backend_;
+  const Graph& graph_;
+  const std::vector<ParameterRange> wanted_;
+  std::shared_ptr<Store> store_;  // a segment for each parameter of the graph
+  Arena slots_[2];
+};
+
+}  // namespace gemmule
