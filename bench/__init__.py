@@ -1,1 +1,1 @@
-"""gemmule and its peers, side by side: `python -m bench gemm` and `python -m bench train`."""
+"""`python -m bench ...` from the checkout is `gemmule bench ...`; the code is `gemmule.bench`."""

@@ -7,7 +7,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def train(args: argparse.Namespace) -> int:
     """Train, report, and write what was asked for; 130 where Ctrl-C ended it."""
     table = _table(args)
     loss = _loss(args, table)
-    _check_outputs(args)
+    check_outputs(args.plot, args.out)
     preparation, training, held = _parts(args, table, classify=loss == "cross_entropy")
     net = _network(args, preparation, training)
     many = len(training[0]) >= _MANY_ROWS
@@ -94,14 +95,14 @@ def _loss(args: argparse.Namespace, table: Table) -> str:
     return loss
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
-    """What would fail at the end is better said at the beginning."""
-    if args.plot is not None:
+def check_outputs(picture: Path | None, *files: Path | None) -> None:
+    """What would fail at the end is better said at the beginning. None stands for a file not asked for."""
+    if picture is not None:
         try:
-            plot.check_path(args.plot)
+            plot.check_path(picture)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    for path in (args.out, args.plot):
+    for path in (*files, picture):
         if path is None:
             continue
         folder = path.absolute().parent
@@ -277,7 +278,7 @@ def _write_csv(file: Any, names: Iterable[str], columns: list[Any]) -> None:
         writer.writerow([row, *(f"{cell:.6g}" if isinstance(cell, np.floating) else cell for cell in cells)])
 
 
-# -- info, show-config ---------------------------------------------------------------------------------------
+# -- info, bench, show-config --------------------------------------------------------------------------------
 
 
 def info(args: argparse.Namespace) -> int:
@@ -300,6 +301,14 @@ def info(args: argparse.Namespace) -> int:
     if preparation.classes:
         print(f"classes: {', '.join(map(str, preparation.classes))}")
     return 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Beside the peers."""
+    from .bench import command  # only where it is asked for
+
+    run: Callable[[argparse.Namespace], int] = getattr(command, args.benchmark)
+    return run(args)
 
 
 def show_config(args: argparse.Namespace) -> int:

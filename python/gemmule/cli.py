@@ -1,4 +1,4 @@
-"""The command line: `gemmule train | evaluate | predict | info | show-config`.
+"""The command line: `gemmule train | evaluate | predict | info | bench | show-config`.
 
 Exit status: 0; 1 where data, a model or the machine is at fault; 2 for a wrong command line; 130 after
 Ctrl-C. Errors are one line on standard error.
@@ -7,11 +7,13 @@ Ctrl-C. Errors are one line on standard error.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, _commands, activations
+from ._arguments import count, natural, positive, rate, share, table_path, widths
+from .bench import options
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
 
 _FAULTS = (FileError, ShapeError, DTypeError, DeviceError, DivergenceError, OSError, MemoryError, ImportError)
@@ -114,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     network = train.add_argument_group("network")
     network.add_argument("--arch", choices=["mlp"], default="mlp", help="dense layers (default: mlp)")
     network.add_argument(
-        "--hidden", type=_widths, default="256,128", metavar="N,N",
+        "--hidden", type=widths, default="256,128", metavar="N,N",
         help="widths of the hidden layers, or 'none' for a linear model (default: 256,128)",
     )  # fmt: skip
     network.add_argument(
@@ -122,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"of the hidden layers (default: relu): {', '.join(activations.ELEMENTWISE)}",
     )  # fmt: skip
     network.add_argument(
-        "--dropout", type=_rate, default=0.0, metavar="P",
+        "--dropout", type=rate, default=0.0, metavar="P",
         help="share of hidden units left out in training, 0 <= P < 1 (default: 0)",
     )  # fmt: skip
 
@@ -135,19 +137,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="default: adam; sgd has momentum 0.9",
     )  # fmt: skip
     rates = ", ".join(f"{rate:g} for {name}" for name, rate in sorted(_commands.LEARNING_RATES.items()))
-    training.add_argument("--lr", type=_positive, metavar="RATE", help=f"learning rate (default: {rates})")
+    training.add_argument("--lr", type=positive, metavar="RATE", help=f"learning rate (default: {rates})")
     training.add_argument(
-        "--epochs", type=_count, metavar="N", help="default: 30; 5 from 10,000 training rows on"
+        "--epochs", type=count, metavar="N", help="default: 30; 5 from 10,000 training rows on"
     )
     training.add_argument(
-        "--batch-size", type=_count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
+        "--batch-size", type=count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
     )
     training.add_argument(
-        "--validation", type=_share, metavar="SHARE",
+        "--validation", type=share, metavar="SHARE",
         help="share of the rows to hold out (default: 0.2); not for data with test files of its own",
     )  # fmt: skip
     training.add_argument(
-        "--seed", type=_natural, default=0, metavar="N",
+        "--seed", type=natural, default=0, metavar="N",
         help="of weights, split, order and dropout; the same seed gives the same network (default: 0)",
     )  # fmt: skip
     _add_threads(training)
@@ -176,10 +178,10 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_model(predict)
     _add_data(predict)
-    predict.add_argument("--limit", type=_count, metavar="N", help="the first N rows (default: all)")
+    predict.add_argument("--limit", type=count, metavar="N", help="the first N rows (default: all)")
     predict.add_argument("--proba", action="store_true", help="the probability of every class as well")
     predict.add_argument(
-        "--out", type=_table_path, metavar="FILE", help="write .csv or .npy (default: print as CSV)"
+        "--out", type=table_path, metavar="FILE", help="write .csv or .npy (default: print as CSV)"
     )
     _add_threads(predict)
 
@@ -188,6 +190,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example:\n  gemmule info digits.safetensors",
     )  # fmt: skip
     _add_model(info)
+
+    bench = add(
+        "bench", _commands.bench, "compare speeds with NumPy's and PyTorch's",
+        epilog="example:\n  gemmule bench gemm --set square,dense",
+    )  # fmt: skip
+    options.add_benchmarks(bench)
 
     add("show-config", _commands.show_config, "instruction set, threads and build in use")
     return parser
@@ -206,38 +214,5 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_threads(parser: Any) -> None:
     parser.add_argument(
-        "--threads", type=_count, metavar="N", help="default: physical cores, or OMP_NUM_THREADS"
+        "--threads", type=count, metavar="N", help="default: physical cores, or OMP_NUM_THREADS"
     )
-
-
-# -- types of arguments; argparse shows the message of ArgumentTypeError -------------------------------------
-
-
-def _number(kind: type[int] | type[float], wanted: str, good: Callable[[Any], bool]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not good(value):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {wanted}")
-        return value
-
-    return parse
-
-
-_count = _number(int, "an integer of at least 1", lambda n: 1 <= n < 2**31)
-_natural = _number(int, "an integer from 0 to 2**63 - 1", lambda n: 0 <= n < 2**63)
-_positive = _number(float, "a number above 0", lambda x: 0 < x < float("inf"))
-_share = _number(float, "a number between 0 and 1", lambda x: 0 < x < 1)
-_rate = _number(float, "a number, 0 <= P < 1", lambda x: 0 <= x < 1)
-
-
-def _widths(text: str) -> list[int]:
-    return [] if text == "none" else [_count(part) for part in text.split(",")]
-
-
-def _table_path(text: str) -> Path:
-    if not text.endswith((".csv", ".npy")):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name ending in .csv or .npy")
-    return Path(text)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..sample import Round, timed
+from ..sample import Turn, repeated
 from ..tasks import Gemm
 
 
@@ -22,18 +22,13 @@ def version() -> str:
     return f"{text} ({', '.join(sorted(cores))})" if cores else text
 
 
-def gemm(task: Gemm) -> Round:
+def gemm(task: Gemm) -> Turn:
     if "OPENBLAS_CORETYPE" in os.environ and "openblas" not in str(_blas()["name"]):
         raise ImportError(f"NumPy's BLAS here is {_blas()['name']}, not OpenBLAS")
     a, b, c = task.operands()
-
-    def call() -> float:
-        np.matmul(a, b, out=c)
-        return 0.0
-
-    call()
+    np.matmul(a, b, out=c)
     task.check(a, b, c)
-    return timed(call)
+    return repeated("matmul(a, b, out=c)", matmul=np.matmul, a=a, b=b, c=c)
 
 
 def _blas() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from gemmule import _core
 
-from ..sample import CeilingSample, Round
+from ..sample import CeilingSample, Turn
 from ..tasks import Task
 
 
@@ -10,7 +10,7 @@ def version() -> str:
     return f"FMA chains, {_core.active_isa()}"
 
 
-def _ceiling(task: Task) -> Round:
+def _ceiling(task: Task) -> Turn:
     def play(seconds: float) -> CeilingSample:
         return CeilingSample(flops_per_second=_core.fma_ceiling(task.dtype, task.threads, seconds))
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .harness import OURS, Case, Contender, Statistic, count_threads
+from .harness import Contender
+from .outcome import OURS, Case, Statistic, count_threads
 from .tasks import Train, idx_samples
 
 _LEARNING_RATES = {"mnist": {"sgd": 0.1, "adam": 1e-3}, "regression": {"sgd": 0.01, "adam": 0.01}}

@@ -15,36 +15,59 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Gemm:
-    """C = A B on square matrices of normal deviates."""
+    """C = A B on normal deviates. A transposed operand is contiguous in memory the other way round, and is
+    handed to every contender as that view."""
 
     kind: ClassVar[str] = "gemm"
 
-    size: int
+    m: int
+    n: int
+    k: int
     dtype: str
     threads: int
+    trans_a: bool = False
+    trans_b: bool = False
+
+    @property
+    def multiply_adds(self) -> int:
+        """M N K."""
+        return self.m * self.n * self.k
 
     @property
     def flops(self) -> int:
-        """2 N^3: one multiplication and one addition per term."""
-        return 2 * self.size**3
+        """2 M N K: one multiplication and one addition per term."""
+        return 2 * self.multiply_adds
+
+    @property
+    def bytes(self) -> int:
+        """Of A, B and C."""
+        return np.dtype(self.dtype).itemsize * (self.m * self.k + self.k * self.n + self.m * self.n)
 
     def operands(self) -> tuple[Array, Array, Array]:
-        """A, B and a C to write into."""
-        rng = np.random.default_rng(self.size)
-        shape = (self.size, self.size)
-        a, b = (rng.standard_normal(shape).astype(self.dtype) for _ in range(2))
-        return a, b, np.empty_like(a)
+        """A (M, K), B (K, N) and a C (M, N) to write into, which holds NaN."""
+        rng = np.random.default_rng(self.multiply_adds)
+
+        def matrix(rows: int, cols: int, transposed: bool) -> Array:
+            shape = (cols, rows) if transposed else (rows, cols)
+            data = rng.standard_normal(shape).astype(self.dtype)
+            return data.T if transposed else data
+
+        a = matrix(self.m, self.k, self.trans_a)
+        b = matrix(self.k, self.n, self.trans_b)
+        return a, b, np.full((self.m, self.n), np.nan, self.dtype)
 
     def check(self, a: Array, b: Array, c: Array) -> None:
-        """Raise ArithmeticError unless the first rows of C agree with float64: |error| <= 2 K eps |A| |B|.
+        """Raise ArithmeticError unless the first, middle and last row of C agree with float64:
+        |error| <= 2 K eps |A| |B|.
 
         The factor 2 covers the reference, which for float64 inputs is rounded as well.
         """
-        rows = a[:4].astype(np.float64)
+        picked = [0, self.m // 2, self.m - 1]
+        rows = a[picked].astype(np.float64)
         columns = b.astype(np.float64)
-        bound = 2 * self.size * np.finfo(a.dtype).eps * (np.abs(rows) @ np.abs(columns))
-        if not np.all(np.abs(c[:4] - rows @ columns) <= bound):
-            raise ArithmeticError(f"wrong product at size {self.size}, {self.dtype}")
+        bound = 2 * self.k * np.finfo(a.dtype).eps * (np.abs(rows) @ np.abs(columns))
+        if not np.all(np.abs(c[picked] - rows @ columns) <= bound):
+            raise ArithmeticError(f"wrong product at {self.m} x {self.n} x {self.k}, {self.dtype}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +100,11 @@ class Train:
         """
         layers = [2 * n_in * n_out for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False)]
         return (3 * sum(layers) - layers[0]) * self.samples * self.epochs
+
+    @property
+    def bytes(self) -> int:
+        """Of the inputs."""
+        return 4 * self.samples * self.sizes[0]
 
     @cached_property
     def data(self) -> tuple[Array, Array]:

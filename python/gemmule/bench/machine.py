@@ -3,7 +3,11 @@
 import datetime
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
+
+from .. import _core
+from .outcome import count_threads
 
 _TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "sve")
 
@@ -22,6 +26,21 @@ def describe() -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def ceilings(kinds: Iterable[tuple[str, int]]) -> dict[str, float]:
+    """FLOP/s of the FMA chains of every ISA that runs here, per (type, threads) in `kinds`."""
+    active = _core.active_isa()
+    rates = {}
+    try:
+        for dtype, threads in kinds:
+            for isa in _core.supported_isas():
+                _core.force_isa(isa)
+                rate = max(_core.fma_ceiling(dtype, threads, 0.01) for _ in range(5))
+                rates[f"{dtype}, {count_threads(threads)}, {isa}"] = rate
+    finally:
+        _core.force_isa(active)
+    return rates
 
 
 def usable_cores() -> int:

@@ -1,0 +1,123 @@
+"""The options of `gemmule bench`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .._arguments import count, positive
+from . import shapes
+
+_GEMM = """\
+Time matrix products C = A B through the Python call, each library in its own process, taking turns.
+
+Without --set: squares of --sizes. The sets:
+  square   N x N x N from 16 to 4096, powers of two, their neighbours, primes
+  dense    batches of 1 to 1000 x layers of 2 to 4096: Z = X W^T, dX = dZ W, dW = dZ^T X
+  skinny   one dimension of 1 to 16
+  f64      square, and dense at three batches, in float64
+With a set, the worst twentieth is measured again, and ratios to the best peer are summed up."""
+
+_GEMM_EXAMPLES = """\
+examples:
+  gemmule bench gemm --set square,dense --json gemm.json --plot gemm.png
+  gemmule bench gemm --set dense --quick --threads 1
+  gemmule bench gemm --sizes 100,1000 --dtypes float32 --peer-python ~/torch/bin/python"""
+
+
+def add_benchmarks(parser: argparse.ArgumentParser) -> None:
+    """The benchmarks as commands of `parser`; `benchmark` tells which."""
+    commands = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--statistic", choices=["best", "median"], help="of all calls (default: best; median for train)"
+    )
+    common.add_argument(
+        "--peer-python", default=sys.executable, metavar="FILE",
+        help="the interpreter that has the peers, and NumPy (default: this one)",
+    )  # fmt: skip
+    common.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures")
+    _add_plot(common)
+
+    gemm = commands.add_parser(
+        "gemm", parents=[common], help="matrix products, in GFLOP/s", description=_GEMM, epilog=_GEMM_EXAMPLES
+    )
+    gemm.set_defaults(benchmark="gemm")
+    which = gemm.add_mutually_exclusive_group()
+    which.add_argument(
+        "--set", type=_sets, dest="sets", metavar="NAME,NAME", help=f"of {', '.join(shapes.NAMES)}"
+    )
+    which.add_argument("--sizes", type=_counts, metavar="N,N", help="default: 256,512,1024,2048")
+    gemm.add_argument("--quick", action="store_true", help="every seventh shape of a set, fewer rounds")
+    gemm.add_argument(
+        "--dtypes", type=_dtypes, metavar="TYPE,TYPE",
+        help="default: float32,float64; float32 with --set; f64 has its own",
+    )  # fmt: skip
+    _add_threads(gemm, "1 and all cores")
+    gemm.add_argument(
+        "--openblas-cores", type=_names, metavar="NAME,NAME",
+        help="core types forced on OpenBLAS, each a contender (default: the best that this CPU runs)",
+    )  # fmt: skip
+    _add_turns(gemm, "5; 2 with --quick", 0.01)
+
+    train = commands.add_parser(
+        "train", parents=[common], help="an MNIST epoch and a tiny regression, in ms",
+        description="Train 784-256-128-10 for an epoch, and 2-10-1 for 200 steps, beside PyTorch.",
+    )  # fmt: skip
+    train.set_defaults(benchmark="train")
+    train.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="default: sgd")
+    _add_threads(train, "all cores")
+    train.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="MNIST's IDX files (default: normal deviates)"
+    )
+    _add_turns(train, "7", 0.1)
+
+    show = commands.add_parser(
+        "show", help="print and draw a file that --json wrote",
+        description="Print the tables of a file that --json wrote, and draw them.",
+    )  # fmt: skip
+    show.set_defaults(benchmark="show")
+    show.add_argument("results", type=Path, metavar="FILE", help="of an earlier --json")
+    _add_plot(show)
+
+
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the speeds (needs matplotlib)")
+
+
+def _add_threads(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--threads", type=_counts, metavar="N,N", help=f"default: {default}")
+
+
+def _add_turns(parser: argparse.ArgumentParser, rounds: str, seconds: float) -> None:
+    parser.add_argument(
+        "--rounds", type=count, metavar="N", help=f"turns of each contender per case (default: {rounds})"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=seconds, metavar="S",
+        help=f"length of a turn, a call at least (default: {seconds})",
+    )  # fmt: skip
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _counts(text: str) -> list[int]:
+    return [count(part) for part in text.split(",")]
+
+
+def _sets(text: str) -> list[str]:
+    return _known(text, shapes.NAMES)
+
+
+def _dtypes(text: str) -> list[str]:
+    return _known(text, ("float32", "float64"))
+
+
+def _known(text: str, known: tuple[str, ...]) -> list[str]:
+    """The names in `text`, each once."""
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r}: expected one or several of {', '.join(known)}")
+    return names

@@ -1,0 +1,125 @@
+"""What is asked of the contenders, and what they did."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .tasks import Task, from_json, to_json
+
+OURS = "gemmule"
+Statistic = Literal["best", "median"]
+
+
+def count_threads(count: int) -> str:
+    """In words: "1 thread", "2 threads"."""
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem: `group` and `label` place it in table and picture, `statistic` condenses its rounds,
+    `shape_set` says which of the sets it is from, if any."""
+
+    group: str
+    label: str
+    task: Task
+    statistic: Statistic
+    shape_set: str = ""
+
+    @property
+    def name(self) -> str:
+        """Group and label."""
+        return f"{self.group}: {self.label}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Every contender's sample of every round on one case, in dictionaries by their labels."""
+
+    case: Case
+    samples: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    ceiling_rounds: list[float] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def seconds(self, label: str) -> float | None:
+        """Per call: the fastest of all rounds, or the median of the rounds' medians. None if skipped."""
+        samples = self.samples.get(label)
+        if not samples:
+            return None
+        condense = min if self.case.statistic == "best" else statistics.median
+        return float(condense(sample[self.case.statistic] for sample in samples))
+
+    def rate(self, label: str) -> float | None:
+        """FLOP/s."""
+        seconds = self.seconds(label)
+        return None if seconds is None else self.case.task.flops / seconds
+
+    @property
+    def ceiling(self) -> float | None:
+        """FLOP/s: the highest measured in these rounds, by the FMA chains or by any contender."""
+        if not self.ceiling_rounds:
+            return None
+        rates = [
+            self.case.task.flops / sample["best"] for samples in self.samples.values() for sample in samples
+        ]
+        return max(*self.ceiling_rounds, *rates)
+
+    @property
+    def best_peer(self) -> str | None:
+        """The fastest contender that is not gemmule."""
+        peers = [label for label in self.samples if label != OURS]
+        return max(peers, key=lambda label: self.rate(label) or 0.0, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """gemmule's speed over the best peer's."""
+        ours, peer = self.rate(OURS), self.best_peer
+        theirs = None if peer is None else self.rate(peer)
+        return None if ours is None or theirs is None else ours / theirs
+
+    @property
+    def share(self) -> float | None:
+        """gemmule's speed over the ceiling."""
+        ours, ceiling = self.rate(OURS), self.ceiling
+        return None if ours is None or ceiling is None else ours / ceiling
+
+    def joined(self, later: "Outcome") -> "Outcome":
+        """The rounds of both: whoever was measured again has had more of them, the peers as many as
+        gemmule."""
+        samples = {label: [*rounds, *later.samples.get(label, [])] for label, rounds in self.samples.items()}
+        return Outcome(
+            self.case,
+            samples,
+            [*self.ceiling_rounds, *later.ceiling_rounds],
+            self.versions,
+            {**self.skipped, **later.skipped},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything measured, and what follows from it."""
+        return {
+            "group": self.case.group,
+            "label": self.case.label,
+            "shape_set": self.case.shape_set,
+            "task": to_json(self.case.task),
+            "flops": self.case.task.flops,
+            "statistic": self.case.statistic,
+            "rounds": self.samples,
+            "seconds": {label: self.seconds(label) for label in self.samples},
+            "ceiling_rounds": self.ceiling_rounds,
+            "ceiling": self.ceiling,
+            "share_of_ceiling": self.share,
+            "best_peer": self.best_peer,
+            "ratio_to_best_peer": self.ratio,
+            "versions": self.versions,
+            "skipped": self.skipped,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Outcome":
+        """The outcome that `to_json` described."""
+        task = from_json(fields["task"])
+        case = Case(fields["group"], fields["label"], task, fields["statistic"], fields["shape_set"])
+        return cls(case, fields["rounds"], fields["ceiling_rounds"], fields["versions"], fields["skipped"])

@@ -1,0 +1,67 @@
+"""What is printed: the machine, a row per case, versions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .outcome import Case, Outcome
+from .results import Results, Unit
+
+
+def in_unit(outcome: Outcome, flops_per_second: float | None, unit: Unit) -> float | None:
+    """A speed as the table shows it: a rate, or the time this case takes at that rate."""
+    if flops_per_second is None:
+        return None
+    return flops_per_second / 1e9 if unit == "GFLOP/s" else outcome.case.task.flops / flops_per_second * 1e3
+
+
+def print_head(results: Results) -> None:
+    """The machine, a line per property, and its ceilings."""
+    for name, value in results.machine.items():
+        print(f"{name + ':':<19} {value}")
+    print("FMA ceilings, in GFLOP/s:")
+    for name, rate in results.ceilings.items():
+        print(f"  {name:<28} {rate / 1e9:7.1f}")
+
+
+def print_table(
+    outcomes: Iterable[Outcome], cases: Sequence[Case], labels: Sequence[str], unit: Unit
+) -> list[Outcome]:
+    """Print a row as each outcome arrives; return the outcomes.
+
+    `cases`: those to come, for the width of the first column. `labels`: the contenders' columns.
+    """
+    first = max(len(case.name) for case in cases)
+    widths = [max(len(label), 9) for label in labels]
+    columns = "  ".join(f"{label:>{width}}" for label, width in zip(labels, widths, strict=True))
+    limit = "ceiling" if unit == "GFLOP/s" else "limit"
+    print(f"\n{'[' + unit + ']':<{first}}  {columns}  {limit:>9}  of ceiling  vs best peer", flush=True)
+    seen = []
+    for outcome in outcomes:
+        seen.append(outcome)
+        cells = [_number(in_unit(outcome, outcome.rate(label), unit)) for label in labels]
+        columns = "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        ceiling = _number(in_unit(outcome, outcome.ceiling, unit))
+        share = "-" if outcome.share is None else f"{100 * outcome.share:.1f} %"
+        ratio = "-" if outcome.ratio is None else f"{outcome.ratio:.2f} x {outcome.best_peer}"
+        print(f"{outcome.case.name:<{first}}  {columns}  {ceiling:>9}  {share:>10}  {ratio}", flush=True)
+    return seen
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def print_versions(outcomes: Iterable[Outcome]) -> None:
+    """Who ran, and who did not for which reason, each once, in the order met."""
+    lines: dict[str, None] = {}
+    for outcome in outcomes:
+        lines.update(_each(outcome.versions))
+        lines.update(_each({f"skipped {label}": reason for label, reason in outcome.skipped.items()}))
+    print()
+    for line in lines:
+        print(line)
+
+
+def _each(texts: Mapping[str, str]) -> dict[str, None]:
+    return dict.fromkeys(f"{label}: {text}" for label, text in texts.items())
