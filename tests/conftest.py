@@ -13,6 +13,15 @@ TESTED: set[str] = set()  # those that the `isa` fixture really ran
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+# Marks that NumPy's own tests carry; test_matmul.py imports some of them.
+NUMPYS_MARKS = "iterations leaks_references parallel_threads slow_pypy thread_unsafe valgrind_error".split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark in NUMPYS_MARKS:
+        config.addinivalue_line("markers", f"{mark}: NumPy's")
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every ISA compiled in, forced for one test and restored after it."""

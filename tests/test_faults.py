@@ -1,6 +1,6 @@
 """What users of a numeric library run into, by case number: arguments, steps that fail, values and types.
 
-The cases of GEMM alone (1-4, 19, 20) are in test_gemm.py, those of processes, memory, files and threads in
+The cases of GEMM alone (1-4, 19, 20) are in test_gemm*.py, those of processes, memory, files and threads in
 test_faults_system.py, more of files in test_safetensors.py.
 """
 

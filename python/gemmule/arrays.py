@@ -49,17 +49,23 @@ def fraction(value: Any, what: str) -> float:
     return number
 
 
-def any_array(value: Any, what: str) -> Array:
-    """`value` as a base-class ndarray of real numbers, uncopied where it is one.
+def as_array(value: Any, what: str) -> Array:
+    """`value` as a base-class ndarray of any type, uncopied where it is one.
 
-    Takes anything NumPy takes, and what has `__array__` or `__dlpack__`. DTypeError for object, complex,
-    string and the like, ShapeError for ragged lists."""
+    Takes anything NumPy takes, and what has `__array__` or `__dlpack__`. ShapeError for ragged lists."""
     if not isinstance(value, np.ndarray) and hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         value = np.from_dlpack(value)
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ShapeError(f"{what}: not a rectangular array ({error})") from error
+
+
+def any_array(value: Any, what: str) -> Array:
+    """`value` as a base-class ndarray of real numbers, uncopied where it is one.
+
+    Takes and refuses what `as_array` does; DTypeError for object, complex, string and the like."""
+    array = as_array(value, what)
     if array.dtype.kind not in "biuf":
         raise DTypeError(f"{what} has dtype {array.dtype}; gemmule takes real numbers")
     return array

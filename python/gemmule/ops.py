@@ -1,8 +1,9 @@
 """The kernels as functions on NumPy arrays.
 
 Arrays of any strides and read-only ones are taken; float32 stays float32 where all are, any other real type
-computes in float64. `out=` receives the result, in any layout, and may overlap an input. Each function's
-backward takes the gradient of its result (dh, dz) and returns that of its input.
+computes in float64; `matmul` alone keeps to NumPy's types. `out=` receives the result, in any layout, and may
+overlap an input. Each function's backward takes the gradient of its result (dh, dz) and returns that of its
+input.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
+from ._matmul import matmul
 from .arrays import Array, Shape, any_array, fraction, overlaps, real_array, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
     "activation", "activation_backward", "dense", "dense_backward", "dropout", "elu", "gelu", "gemm",
-    "leaky_relu", "loss", "loss_backward", "relu", "sigmoid", "silu", "softmax", "softmax_backward",
+    "leaky_relu", "loss", "loss_backward", "matmul", "relu", "sigmoid", "silu", "softmax", "softmax_backward",
     "softplus", "sum_rows", "tanh",
 ]  # fmt: skip
 

@@ -1,0 +1,67 @@
+"""Products whose operands lie between pages that may not be touched; run by test_gemm_layouts.py."""
+
+import ctypes
+import itertools
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matrices import DTYPES, TRANSPOSES, Array, integers
+
+import gemmule as gm
+from gemmule import _core
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Guarded:
+    """`capacity` bytes with a forbidden page before and behind."""
+
+    def __init__(self, capacity: int) -> None:
+        page = mmap.PAGESIZE
+        capacity = -(-capacity // page) * page
+        self.memory = np.frombuffer(mmap.mmap(-1, capacity + 2 * page), np.uint8)
+        start = self.memory.ctypes.data
+        for address in (start, start + page + capacity):
+            if _libc.mprotect(address, page, 0):
+                raise OSError(ctypes.get_errno(), "mprotect")
+        self.inner = self.memory[page : page + capacity]
+
+    def place(self, values: Array, gap: int, at_end: bool) -> Array:
+        """`values` with `gap` elements between their rows, flush with the first or the last page."""
+        rows, cols = values.shape
+        count = (rows - 1) * (cols + gap) + cols
+        size = count * values.itemsize
+        flat = (self.inner[-size:] if at_end else self.inner[:size]).view(values.dtype)
+        steps = ((cols + gap) * values.itemsize, values.itemsize)
+        view = np.lib.stride_tricks.as_strided(flat, values.shape, steps)
+        view[...] = values
+        return view
+
+
+def shapes() -> Iterator[tuple[int, int, int]]:
+    yield from itertools.product([1, 2, 3, 13, 15], [1, 2, 7, 17, 33, 65], [1, 3, 17, 385])
+    yield from [(64, 40, 33), (33, 100, 64), (150, 131, 40), (1, 500, 40), (500, 1, 40)]
+
+
+def multiply(isa: str) -> None:
+    """Every type, orientation, gap and end, against NumPy."""
+    _core.force_isa(isa)
+    rng = np.random.default_rng(14)
+    memories = [Guarded(1 << 18) for _ in range(4)]
+
+    def check(
+        shape: tuple[int, int, int], dtype: Any, trans_a: bool, trans_b: bool, gap: int, end: bool
+    ) -> None:
+        m, n, k = shape
+        a, b, bias = integers(rng, (m, k), dtype), integers(rng, (k, n), dtype), integers(rng, (1, n), dtype)
+        operands = a.T if trans_a else a, b.T if trans_b else b, np.full((m, n), np.nan, dtype), bias
+        x, y, out, z = (memory.place(v, gap, end) for memory, v in zip(memories, operands, strict=True))
+        gm.ops.gemm(x, y, out, trans_a=trans_a, trans_b=trans_b, bias=z[0])
+        np.testing.assert_array_equal(out, a @ b + bias)
+
+    for i, shape in enumerate(shapes()):
+        for dtype, (trans_a, trans_b), end in itertools.product(DTYPES, TRANSPOSES, (False, True)):
+            check(shape, dtype, trans_a, trans_b, gap=3 * (i % 2), end=end)
