@@ -19,6 +19,8 @@ bool reads_as_dense(const Node& node, std::size_t place, bool matrix) {
 bool takes_panels(const Graph& graph) {
   bool any = false;
   for (const Node& node : graph.nodes) {
+    // Python may look at the parameters, and may throw.
+    if (node.op == OpKind::python || node.op == OpKind::python_grad) return false;
     any |= makes_gradient(graph, node);
     if (makes_gradient(graph, node) && node.op != OpKind::matmul && node.op != OpKind::sum_rows) return false;
     for (std::size_t i = 0; i < node.in.size(); ++i) {
