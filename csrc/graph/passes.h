@@ -23,7 +23,8 @@ ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input,
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
 
 // Lets weight matrices, and their gradients, lie in the backend's panels: only where every op that touches a
-// parameter or makes its gradient can take that, otherwise nothing changes and the answer is false.
+// parameter or makes its gradient can take that, and no Python op runs between them; otherwise nothing
+// changes and the answer is false.
 bool prefer_panels(Graph& graph);
 
 // Moves the ops that make gradients of parameters behind all others, and returns where they begin. Once the

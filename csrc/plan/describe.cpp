@@ -1,4 +1,5 @@
 // A program as a table for people.
+#include <algorithm>
 #include <cstdio>
 
 #include "core/names.h"
@@ -16,8 +17,14 @@ std::string dims_of(const Graph& graph, ValueId id) {
   return text + (info.dims.rank() ? ")" : ",)");
 }
 
+// Whether parameters are trained on a copy in panels, where updates ride on the ops that make gradients.
+bool trains_a_copy(const Graph& graph) {
+  return std::any_of(graph.parameters.begin(), graph.parameters.end(),
+                     [](const ParameterRef& p) { return p.panels; });
+}
+
 // What the compiler joined into this node.
-std::string fused(const Node& node) {
+std::string fused(const Graph& graph, const Node& node) {
   std::string text;
   if (node.op == OpKind::dense) {
     if (node.in.size() > 2) text += "+ bias ";
@@ -28,6 +35,7 @@ std::string fused(const Node& node) {
   if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);
   if (node.op == OpKind::loss || node.op == OpKind::loss_grad) text += name_of(node.attrs.loss);
   if (node.attrs.accumulate) text += "+= ";
+  if (graph.value(node.out).home == Home::gradient && trains_a_copy(graph)) text += "+ update";
   return text;
 }
 
@@ -58,16 +66,18 @@ std::string Program::describe(const std::string& title) const {
                              : offset < 0               ? "view"
                                                         : "arena + " + std::to_string(offset);
     std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, rule(node.op).name,
-                  fused(node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(), flops * 1e-6,
-                  home.c_str());
+                  fused(graph_, node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
+                  flops * 1e-6, home.c_str());
     text += line;
     total += flops;
     if (out.home == Home::arena && offset >= 0)
       separate += round_up(graph_.count(node.out, capacity_) * size_of(out.info.type), alignment);
   }
   std::snprintf(line, sizeof line, "%.3f MFLOP a run; ", total * 1e-6);
-  return text + line + "arena " + kilobytes(placement_.bytes) + " (" + kilobytes(separate) +
-         " without sharing)\n";
+  text +=
+      line + ("arena " + kilobytes(placement_.bytes)) + " (" + kilobytes(separate) + " without sharing)\n";
+  if (trains_a_copy(graph_)) text += "weights in panels: a run of a few steps trains a copy of them\n";
+  return text;
 }
 
 }  // namespace gemmule

@@ -1,0 +1,129 @@
+"""Long runs of `fit` train a copy of the parameters in which weights lie in panels and updates ride on the
+gradients' products; short runs train the parameters as they lie. Both must do the same to the bit."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from helpers import Array, gradients, weights
+
+import gemmule as gm
+
+OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
+    lambda: gm.SGD(0.01, weight_decay=1e-3),
+    lambda: gm.SGD(0.01, momentum=0.9, nesterov=True),
+    lambda: gm.Adam(1e-3),
+    lambda: gm.AdamW(1e-3),
+]
+
+# (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a block
+# of the loops takes, a batch that is summed in several depths, a last batch of one sample.
+NETWORKS = [
+    ([20, 33, 7], 80, 32),
+    ([5, 17, 1], 48, 16),
+    ([100, 500, 400, 3], 150, 50),
+    ([40, 64, 64, 2], 900, 900),
+    ([16, 32, 16], 65, 16),
+]
+
+
+def data(widths: list[int], samples: int, dtype: str) -> tuple[Array, Array]:
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((samples, widths[0])).astype(dtype), rng.standard_normal((samples, widths[-1]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("widths", "samples", "batch"), NETWORKS)
+def test_a_long_run_equals_short_ones(
+    isa: str,
+    widths: list[int],
+    samples: int,
+    batch: int,
+    optimizer: Callable[[], gm.optim.Optimizer],
+    dtype: str,
+) -> None:
+    """An epoch at a time has fewer than four steps and trains the stored parameters."""
+    x, y = data(widths, samples, dtype)
+    epochs = 5
+    long, short = (gm.Network.mlp(widths, activation="relu", rng=1, dtype=dtype) for _ in range(2))
+    long.fit(x, y, loss="mse", optimizer=optimizer(), epochs=epochs, batch_size=batch, shuffle=False)
+    kept = optimizer()
+    step = 3 * batch
+    for _ in range(epochs):
+        for at in range(0, samples, step):
+            short.fit(
+                x[at : at + step],
+                y[at : at + step],
+                loss="mse",
+                optimizer=kept,
+                epochs=1,
+                batch_size=batch,
+                shuffle=False,
+            )
+    assert weights(long) == weights(short)
+    assert gradients(long) == gradients(short)
+
+
+def test_the_state_of_the_optimizer_goes_on() -> None:
+    x, y = data([20, 33, 7], 80, "float32")
+    once, twice = (gm.Network.mlp([20, 33, 7], rng=1) for _ in range(2))
+    once.fit(x, y, loss="mse", optimizer=gm.Adam(1e-3), epochs=8, batch_size=16, shuffle=False)
+    adam = gm.Adam(1e-3)
+    for _ in range(2):
+        twice.fit(x, y, loss="mse", optimizer=adam, epochs=4, batch_size=16, shuffle=False)
+    assert weights(once) == weights(twice)
+
+
+def test_frozen_parameters_and_those_of_other_networks_stay() -> None:
+    x, y = data([20, 33, 7], 80, "float32")
+    net = gm.Network([gm.Dense(20, 33, "relu"), gm.Dense(33, 33, "relu"), gm.Dense(33, 7)], rng=1)
+    net[1].trainable = False
+    frozen = net[1].weight.copy()
+    net.fit(x, y, loss="mse", optimizer=gm.SGD(0.05), epochs=4, batch_size=16)
+    np.testing.assert_array_equal(net[1].weight, frozen)
+    last = net[2].weight.copy()
+    front = net[:2]
+    front.fit(x, np.tanh(x[:, :1]) * np.ones(33), loss="mse", optimizer=gm.SGD(0.05), epochs=4, batch_size=16)
+    np.testing.assert_array_equal(net[2].weight, last)
+    np.testing.assert_array_equal(net[1].weight, frozen)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_gradients_too_large_to_bound_are_looked_at_first(
+    optimizer: Callable[[], gm.optim.Optimizer],
+) -> None:
+    """Inputs of 1e6 and targets of 1e6: no bound below 1e9 can be given, the steps are sound all the same."""
+    x, y = data([20, 33, 7], 80, "float64")
+    long, short = (gm.Network.mlp([20, 33, 7], rng=1, dtype="float64") for _ in range(2))
+    kept = optimizer()
+    kept.lr = 1e-15
+    other = optimizer()
+    other.lr = 1e-15
+    long.fit(1e6 * x, 1e6 * y, loss="mse", optimizer=kept, epochs=3, batch_size=16, shuffle=False)
+    for _ in range(3):
+        for at in range(0, 80, 16):
+            part = slice(at, at + 16)
+            short.fit(
+                1e6 * x[part],
+                1e6 * y[part],
+                loss="mse",
+                optimizer=other,
+                epochs=1,
+                batch_size=16,
+                shuffle=False,
+            )
+    assert weights(long) == weights(short)
+    assert gradients(long) == gradients(short)
+
+
+def test_divergence_leaves_the_step_before_and_the_gradients_of_the_run_before() -> None:
+    x, y = data([20, 33, 7], 160, "float32")
+    net, twin = (gm.Network.mlp([20, 33, 7], rng=1) for _ in range(2))
+    x[100, 3] = np.inf
+    before = gradients(net)
+    with pytest.raises(gm.DivergenceError, match=r"batch 7\b"):
+        net.fit(x, y, loss="mse", optimizer=gm.SGD(0.01), epochs=2, batch_size=16, shuffle=False)
+    twin.fit(x[:96], y[:96], loss="mse", optimizer=gm.SGD(0.01), epochs=1, batch_size=16, shuffle=False)
+    assert weights(net) == weights(twin)
+    assert gradients(net) == before
