@@ -16,8 +16,8 @@ OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
     lambda: gm.AdamW(1e-3),
 ]
 
-# (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a block
-# of the loops takes, a batch that is summed in several depths, a last batch of one sample.
+# (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a
+# block of the loops takes, a batch that is summed in several depths, a last batch of one sample.
 NETWORKS = [
     ([20, 33, 7], 80, 32),
     ([5, 17, 1], 48, 16),
@@ -94,25 +94,15 @@ def test_gradients_too_large_to_bound_are_looked_at_first(
     optimizer: Callable[[], gm.optim.Optimizer],
 ) -> None:
     """Inputs of 1e6 and targets of 1e6: no bound below 1e9 can be given, the steps are sound all the same."""
-    x, y = data([20, 33, 7], 80, "float64")
+    x, y = (1e6 * values for values in data([20, 33, 7], 80, "float64"))
     long, short = (gm.Network.mlp([20, 33, 7], rng=1, dtype="float64") for _ in range(2))
-    kept = optimizer()
-    kept.lr = 1e-15
-    other = optimizer()
-    other.lr = 1e-15
-    long.fit(1e6 * x, 1e6 * y, loss="mse", optimizer=kept, epochs=3, batch_size=16, shuffle=False)
+    first, second = optimizer(), optimizer()
+    first.lr = second.lr = 1e-15
+    long.fit(x, y, loss="mse", optimizer=first, epochs=3, batch_size=16, shuffle=False)
     for _ in range(3):
         for at in range(0, 80, 16):
-            part = slice(at, at + 16)
-            short.fit(
-                1e6 * x[part],
-                1e6 * y[part],
-                loss="mse",
-                optimizer=other,
-                epochs=1,
-                batch_size=16,
-                shuffle=False,
-            )
+            rows = slice(at, at + 16)
+            short.fit(x[rows], y[rows], loss="mse", optimizer=second, epochs=1, batch_size=16, shuffle=False)
     assert weights(long) == weights(short)
     assert gradients(long) == gradients(short)
 

@@ -177,11 +177,11 @@ class Network(Layer):
         progress: True shows it; None does so on a terminal.
         callbacks: `Callback` objects.
 
-        The losses are means over an epoch's samples as they were met. Afterwards `.grad` holds the last step's
-        gradients; what it holds after an exception is not defined. After an exception (DivergenceError for
-        a loss, gradient or update that is not finite, KeyboardInterrupt) the network is as the last complete
-        step left it, and `self.history` holds the finished epochs. RuntimeError while another fit trains the
-        same parameters."""
+        The losses are means over an epoch's samples as they were met. Afterwards `.grad` holds the gradients
+        of the last step; what it holds after an exception is not defined. After an exception (DivergenceError
+        for a loss, gradient or update that is not finite, KeyboardInterrupt) the network is as the last
+        complete step left it, and `self.history` holds the finished epochs. RuntimeError while another fit
+        trains the same parameters."""
         from . import training
 
         return training.fit(
