@@ -57,6 +57,10 @@ Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
   return turned;
 }
 
+// A C of this many bytes is not in L2 when its turn comes: 4096 x 4096 went from 86 to 90 % of the ceiling
+// with its tiles prefetched, MNIST's step from 655 to 663 us.
+inline constexpr Index result_beyond_cache = 1024 * 1024;
+
 // What the micro-kernel applies to a tile while it is in registers.
 template <class T>
 Act act_in_registers(const Gemm<T>& call) {
@@ -115,13 +119,18 @@ class BlockGemm {
     // block's.
     kept_panels_ = call.b_form == Form::panels || call.c_form == Form::panels;
     panel_ = kept_panels_ ? panel_width(k_, call.b.cols) : k_.vectors * k_.lanes;
-    strip_ = workspace;
-    packed_ = workspace + strip_size(k_, depth_);
-    passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
     a_in_place_ = call.a_form == Form::panels || a_in_place(call);
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
+    tiles_ = pieces(block.rows.size(), k_.rows);
+    group_ = call.listener ? tiles_heard : 1;
+    keeps_strips_ = keeps_strips(k_, call);
+    prefetches_ =
+        block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
+    strips_ = workspace;
+    packed_ = strips_ + strips_size(k_, call);
+    passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
   }
 
   static Index strip_size(const GemmKernels<T>& k, Index depth) {
@@ -129,6 +138,14 @@ class BlockGemm {
   }
   static Index passing_size(const GemmKernels<T>& k, Index n) {
     return std::min(round_up(n, k.vectors * k.lanes), k.column_block) * tiles_heard * k.rows;
+  }
+  // Where B takes more than one block of columns, the strips of A wait for the next.
+  static bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
+    return call.b.cols > k.column_block && call.a_form == Form::strided && !a_in_place(call);
+  }
+  static Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
+    const Index strips = keeps_strips(k, call) ? pieces(call.a.rows, k.rows) : tiles_heard;
+    return checked_mul(strips, strip_size(k, call.a.cols));
   }
   static Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
     const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block);
@@ -140,13 +157,14 @@ class BlockGemm {
     const Index depths = std::max<Index>(1, pieces(depth_, k_.depth_block));
     const Index column_blocks = pieces(block_.cols.size(), k_.column_block / panel_ * panel_);
     const Index grain = kept_panels_ ? panel_ : k_.lanes, grains = pieces(block_.cols.size(), grain);
-    for (Index jc = 0; jc < column_blocks; ++jc) {
-      const Index j0 = block_.cols.begin + cut(grains, column_blocks, jc) * grain;
-      const Index j1 =
-          std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
-      for (Index pc = 0; pc < depths; ++pc)
+    for (Index pc = 0; pc < depths; ++pc)
+      for (Index jc = 0; jc < column_blocks; ++jc) {
+        const Index j0 = block_.cols.begin + cut(grains, column_blocks, jc) * grain;
+        const Index j1 =
+            std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
+        first_columns_ = jc == 0;
         multiply({j0, j1}, {cut(depth_, depths, pc), cut(depth_, depths, pc + 1)}, pc == 0, pc + 1 == depths);
-    }
+      }
   }
 
  private:
@@ -181,33 +199,44 @@ class BlockGemm {
     tile.beta = first ? call_.beta : T(1);
     tile.act = last ? act_in_registers(call_) : Act::identity;
     tile.slope = call_.slope;
-    const Index tiles = pieces(block_.rows.size(), k_.rows);
-    Index unheard = block_.rows.begin;
-    for (Index t = 0; t < tiles; ++t) {
-      const Index i0 = block_.rows.begin + cut(block_.rows.size(), tiles, t);
-      const Index i1 = block_.rows.begin + cut(block_.rows.size(), tiles, t + 1);
-      const TileKernel<T>* kernel = place_rows(tile, {i0, i1}, depth);
-      for (Index j = cols.begin; j < cols.end;) {
-        const Index end = panel_end(cols, j);
-        tile.cols = end - j;
-        place_columns(tile, cols, depth, j);
-        place_result(tile, i0, j, cols, unheard);
+    for (Index t0 = 0; t0 < tiles_; t0 += group_) {
+      const Index t1 = std::min(t0 + group_, tiles_);
+      if (!a_in_place_ && (first_columns_ || !keeps_strips_))
+        for (Index t = t0; t < t1; ++t) pack_rows(t, depth);
+      for (Index j = cols.begin; j < cols.end; j = panel_end(cols, j)) {
+        tile.cols = panel_end(cols, j) - j;
         tile.bias = last && call_.bias ? call_.bias + j : nullptr;
-        kernel[pieces(tile.cols, k_.lanes) - 1](tile);
-        j = end;
+        place_columns(tile, cols, depth, j);
+        for (Index t = t0; t < t1; ++t) {
+          const TileKernel<T>* kernel = place_rows(tile, t, depth);
+          place_result(tile, rows_of(t).begin, j, cols, row(t0));
+          if (prefetches_) prefetch_result(tile, rows_of(t).size());
+          kernel[pieces(tile.cols, k_.lanes) - 1](tile);
+        }
       }
       if (!last) continue;
-      finish_rows(kernels_, call_, {i0, i1}, cols);
-      if (call_.listener && (t % tiles_heard == tiles_heard - 1 || t + 1 == tiles)) {
-        tell({unheard, i1}, cols, unheard);
-        unheard = i1;
-      }
+      finish_rows(kernels_, call_, {row(t0), row(t1)}, cols);
+      if (call_.listener) tell({row(t0), row(t1)}, cols);
     }
   }
 
-  // Rows of A, where the kernel can read them: in place, or packed into the strip.
-  const TileKernel<T>* place_rows(TileArgs<T>& tile, Span rows, Span depth) {
+  // Row tiles: the block's rows in heights that differ by one at most.
+  Index row(Index t) const { return block_.rows.begin + cut(block_.rows.size(), tiles_, t); }
+  Span rows_of(Index t) const { return {row(t), row(t + 1)}; }
+
+  T* strip_of(Index t) const { return strips_ + (keeps_strips_ ? t : t % group_) * strip_size(k_, depth_); }
+
+  void pack_rows(Index t, Span depth) {
     const MatrixView<const T>& a = call_.a;
+    const Span rows = rows_of(t);
+    k_.pack_a(rows.size(), depth.size(), a.data + rows.begin * a.row_stride + depth.begin * a.col_stride,
+              a.row_stride, a.col_stride, strip_of(t));
+  }
+
+  // A tile's rows of A, where the kernel can read them: in place, or packed into their strip.
+  const TileKernel<T>* place_rows(TileArgs<T>& tile, Index t, Span depth) {
+    const MatrixView<const T>& a = call_.a;
+    const Span rows = rows_of(t);
     tile.a_run = tile.a_chunk = depth.size();
     tile.a_jump = 0;
     if (call_.a_form == Form::panels) {
@@ -220,12 +249,13 @@ class BlockGemm {
       tile.a_jump = width * a.rows - width;
       return k_.kernel_rows[rows.size() - 1];
     }
-    tile.a = a.data + rows.begin * a.row_stride + depth.begin * a.col_stride;
-    tile.a_row = a.row_stride;
-    tile.a_step = a.col_stride;
-    if (a_in_place_) return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[rows.size() - 1];
-    k_.pack_a(rows.size(), depth.size(), tile.a, a.row_stride, a.col_stride, strip_);
-    tile.a = strip_;
+    if (a_in_place_) {
+      tile.a = a.data + rows.begin * a.row_stride + depth.begin * a.col_stride;
+      tile.a_row = a.row_stride;
+      tile.a_step = a.col_stride;
+      return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[rows.size() - 1];
+    }
+    tile.a = strip_of(t);
     tile.a_row = 1;
     tile.a_step = rows.size();
     return k_.kernel[rows.size() - 1];
@@ -246,11 +276,11 @@ class BlockGemm {
     }
   }
 
-  void place_result(TileArgs<T>& tile, Index i, Index j, Span cols, Index unheard) {
+  void place_result(TileArgs<T>& tile, Index i, Index j, Span cols, Index group) {
     const bool panels = call_.c_form == Form::panels;
     tile.c_row = panels ? panel_ : call_.c_row;
     if (!keeps_)
-      tile.c = passing(j, cols) + (i - unheard) * panel_;
+      tile.c = passing(j, cols) + (i - group) * panel_;
     else
       tile.c = panels ? call_.c + offset_in_panels(i, j) : call_.c + i * call_.c_row + j;
   }
@@ -260,7 +290,14 @@ class BlockGemm {
   // Where the rows of the panel of column j pass through that are told of and not kept.
   T* passing(Index j, Span cols) const { return passing_ + (j - cols.begin) * tiles_heard * k_.rows; }
 
-  void tell(Span rows, Span cols, Index unheard) {
+  // Brings a tile of C into cache while the tile's sums are made.
+  static void prefetch_result(const TileArgs<T>& tile, Index rows) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    for (Index i = 0; i < rows; ++i)
+      for (Index j = 0; j < tile.cols; j += line) __builtin_prefetch(tile.c + i * tile.c_row + j, 1);
+  }
+
+  void tell(Span rows, Span cols) {
     for (Index j = cols.begin; j < cols.end; j = panel_end(cols, j)) {
       const Index offset = offset_in_panels(rows.begin, j);
       call_.listener->take(*call_.listener, offset, rows.size() * panel_,
@@ -275,7 +312,9 @@ class BlockGemm {
   Index panel_, depth_;
   bool kept_panels_, a_in_place_, b_in_place_, keeps_;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
-  T* strip_;
+  Index tiles_, group_;
+  bool keeps_strips_, prefetches_, first_columns_ = true;
+  T* strips_;
   T* packed_;
   T* passing_;
 };
@@ -303,13 +342,13 @@ template <class T>
 Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const GemmKernels<T>& g = kernels.gemm;
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
-  const Index strip = BlockGemm<T>::strip_size(g, k);
+  const Index strips = BlockGemm<T>::strips_size(g, call);
   const Index passing = call.c_form == Form::panels ? BlockGemm<T>::passing_size(g, n) : 0;
   const Index as_it_is = BlockGemm<T>::packed_size(g, n, k) + passing;
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
                        checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
-  return checked_mul(strip + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
+  return checked_mul(strips + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
 }
 
 template <class T>

@@ -52,7 +52,7 @@ struct GemmKernels {
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
   // The same for an A that lies as the caller keeps it, a_step == 1.
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
-  // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step].
+  // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step]. May write lanes - 1 elements more.
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
   // B(p, j), at b[p * row + j * step], in panels of `width` columns, whole vectors, one after the other, the
   // last padded with zeros: (p, j) at dst[j / width * width * depth + p * width + j % width].
