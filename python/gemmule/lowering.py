@@ -54,7 +54,7 @@ class Builder:
         """What the products of a layer that chose this compute in. DTypeError for bf16 outside float32."""
         precision = chosen or self._precision
         if precision == "bf16" and self._dtype != "float32":
-            raise DTypeError(f"{layer}: precision 'bf16' is for float32, the network's dtype is {self._dtype}")
+            raise DTypeError(f"{layer}: precision 'bf16' is for float32, the network is {self._dtype}")
         return precision_now(precision)
 
     def once(self, layer: "Layer") -> None:

@@ -60,7 +60,7 @@ def fit(
     if precision is not None:
         checked_precision(precision, "fit: precision")
     if precision == "bf16" and network.dtype != "float32":
-        raise DTypeError(f"fit: precision 'bf16' is for float32, the network's dtype is {network.dtype}")
+        raise DTypeError(f"fit: precision 'bf16' is for float32, the network is {network.dtype}")
     if not isinstance(callbacks, Sequence):
         raise TypeError(f"fit: callbacks must be a list of Callback objects, not {callbacks!r}")
     for callback in callbacks:
