@@ -22,10 +22,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: NumPy's")
 
 
-@pytest.fixture(params=ISAS)
+# Differs from avx512 in products in bfloat16 alone.
+BF16_ONLY = "avx512_bf16"
+
+
+@pytest.fixture(params=[name for name in ISAS if name != BF16_ONLY])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every ISA compiled in, forced for one test and restored after it."""
-    name: str = request.param
+    yield from _forced(request.param)
+
+
+@pytest.fixture(params=ISAS)
+def bf16_isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same for products in bfloat16: with the instruction, and as each ISA without it does them."""
+    yield from _forced(request.param)
+
+
+def _forced(name: str) -> Iterator[str]:
     if name not in _core.supported_isas():
         pytest.skip(f"this CPU lacks {name}")
     before = _core.active_isa()

@@ -61,6 +61,9 @@ def multiply(isa: str) -> None:
         x, y, out, z = (memory.place(v, gap, end) for memory, v in zip(memories, operands, strict=True))
         gm.ops.gemm(x, y, out, trans_a=trans_a, trans_b=trans_b, bias=z[0])
         np.testing.assert_array_equal(out, a @ b + bias)
+        if dtype == np.float32:
+            gm.ops.gemm(x, y, out, trans_a=trans_a, trans_b=trans_b, bias=z[0], precision="bf16")
+            np.testing.assert_array_equal(out, a @ b + bias)
 
     for i, shape in enumerate(shapes()):
         for dtype, (trans_a, trans_b), end in itertools.product(DTYPES, TRANSPOSES, (False, True)):

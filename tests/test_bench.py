@@ -5,12 +5,14 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import environment
 
+import gemmule as gm
 from gemmule import bench, cli
 from gemmule.bench import harness, summary
 from gemmule.bench.gemm import set_cases, square_cases
@@ -106,6 +108,17 @@ def test_operands_are_views_of_normal_deviates_and_results_are_checked(trans_a: 
     c[2, 3] += 1e-3
     with pytest.raises(ArithmeticError):
         product.check(a, b, c)
+
+
+def test_products_in_bfloat16_have_its_bound() -> None:
+    product = Gemm(5, 7, 300, "float32", 1, precision="bf16")
+    a, b, c = product.operands()
+    gm.ops.gemm(a, b, out=c, precision="bf16")
+    product.check(a, b, c)
+    with pytest.raises(ArithmeticError):
+        replace(product, precision="full").check(a, b, c)
+    with pytest.raises(ArithmeticError):
+        product.check(a, b, 1.1 * c + 1)
 
 
 def test_tasks_come_back_from_json() -> None:
@@ -267,6 +280,8 @@ def test_the_command_measures_writes_and_shows(tmp_path: Path, capsys: pytest.Ca
     [
         (["--quick"], "--quick"),
         (["--set", "f64", "--dtypes", "float32"], "--dtypes"),
+        (["--set", "square,f64", "--bf16"], "--bf16"),
+        (["--dtypes", "float64", "--bf16"], "--bf16"),
         (["--peer-python", "/no/such/python"], "--peer-python"),
         (["--json", "/no/such/folder/x.json"], "no such folder"),
     ],

@@ -106,7 +106,7 @@ def test_nothing_outside_out_is_written(isa: str, dtype: type, step: int) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
-def test_nothing_outside_operands_is_touched(isa: str) -> None:
+def test_nothing_outside_operands_is_touched(bf16_isa: str) -> None:
     """Between pages that may not be touched. A stray load ends the process: it is a process of its own."""
-    done = run_python(f"import guarded; guarded.multiply({isa!r})")
+    done = run_python(f"import guarded; guarded.multiply({bf16_isa!r})")
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,7 @@ std::byte* call_workspace(Index bytes) {
 
 template <class T>
 void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a,
-         bool trans_b, double alpha, double beta, Act act, double slope) {
+         bool trans_b, double alpha, double beta, Act act, double slope, Precision precision) {
   cpu::Gemm<T> call;
   call.a = matrix<T>(a, trans_a);
   call.b = matrix<T>(b, trans_b);
@@ -67,6 +67,7 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
   call.bias = bias.ndim() == 1 ? static_cast<const T*>(bias.data()) : nullptr;
   call.act = act;
   call.slope = static_cast<T>(slope);
+  call.precision = precision;
   const auto& kernels = cpu::kernels<T>();
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const double flops =
@@ -93,11 +94,14 @@ void run(const py::array& a, const py::array& b, const py::array& bias, py::arra
 
 py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta,
                bool trans_a, bool trans_b, std::optional<py::array> bias, const std::string& activation,
-               double slope) {
+               double slope, const std::string& precision_name) {
   const Act act = act_of(activation);
+  const Precision precision = precision_of(precision_name);
   const DType type = dtype_of(a, "gemm: a");
   // Messages are made only where they are needed: a small product costs less than one of them.
   if (type == DType::i64) fail(ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
+  if (precision == Precision::bf16 && type != DType::f32)
+    fail(ErrorKind::dtype, "gemm: precision 'bf16' is for float32, not ", name_of(type));
   require_type(b, type, "gemm: b");
   if (a.ndim() != 2 || b.ndim() != 2)
     fail(ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b), " are not matrices");
@@ -139,9 +143,9 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   py::array target = direct ? out : plain_copy(out);
   if (m > 0 && n > 0) {
     if (type == DType::f32)
-      run<float>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope);
+      run<float>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope, precision);
     else
-      run<double>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope);
+      run<double>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope, precision);
   }
   if (!direct) out[py::ellipsis()] = target;
   return out;
@@ -152,7 +156,8 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
 void bind_gemm(py::module_& m) {
   m.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("out") = py::none(), py::arg("alpha") = 1.0,
         py::arg("beta") = 0.0, py::arg("trans_a") = false, py::arg("trans_b") = false,
-        py::arg("bias") = py::none(), py::arg("activation") = "identity", py::arg("slope") = 1.0);
+        py::arg("bias") = py::none(), py::arg("activation") = "identity", py::arg("slope") = 1.0,
+        py::arg("precision") = "full");
 }
 
 }  // namespace gemmule::bindings

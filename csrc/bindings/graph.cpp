@@ -86,12 +86,15 @@ void bind_graph(py::module_& m) {
           py::arg("store"), py::arg("segment"), py::arg("shape"), py::arg("trainable"), py::arg("name"))
       .def(
           "dense",
-          [](PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias, const std::string& name) {
+          [](PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias, const std::string& name,
+             const std::string& precision) {
             std::vector<ValueId> in = {x, weight};
             if (bias) in.push_back(*bias);
-            return self.graph.apply(OpKind::dense, in, {}, name);
+            Attrs attrs;
+            attrs.precision = precision_of(precision);
+            return self.graph.apply(OpKind::dense, in, attrs, name);
           },
-          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("name"))
+          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("name"), py::arg("precision") = "full")
       .def(
           "activation",
           [](PyGraph& self, ValueId x, const std::string& kind, double slope, const std::string& name) {

@@ -36,6 +36,9 @@ enum class Loss : std::uint8_t {
 };
 inline constexpr int loss_count = 7;
 
+// What the operands of a product are rounded to; it accumulates in its own type all the same.
+enum class Precision : std::uint8_t { full, bf16 };
+
 enum class Rule : std::uint8_t { sgd, adam, adamw };
 
 }  // namespace gemmule

@@ -10,6 +10,7 @@ constexpr const char* act_names[act_count] = {"identity",  "relu", "leaky_relu",
 constexpr const char* loss_names[loss_count] = {
     "mse", "half_mse", "mae", "bce", "bce_with_logits", "cross_entropy", "cross_entropy_probabilities"};
 constexpr const char* rule_names[] = {"sgd", "adam", "adamw"};
+constexpr const char* precision_names[] = {"full", "bf16"};
 
 template <class Kind, std::size_t n>
 Kind find(const char* what, const char* const (&names)[n], const std::string& name) {
@@ -28,5 +29,8 @@ const char* name_of(Loss loss) { return loss_names[static_cast<int>(loss)]; }
 Act act_of(const std::string& name) { return find<Act>("activation", act_names, name); }
 Loss loss_of(const std::string& name) { return find<Loss>("loss", loss_names, name); }
 Rule rule_of(const std::string& name) { return find<Rule>("optimizer", rule_names, name); }
+Precision precision_of(const std::string& name) {
+  return find<Precision>("precision", precision_names, name);
+}
 
 }  // namespace gemmule

@@ -13,5 +13,6 @@ const char* name_of(Loss loss);
 Act act_of(const std::string& name);
 Loss loss_of(const std::string& name);
 Rule rule_of(const std::string& name);
+Precision precision_of(const std::string& name);
 
 }  // namespace gemmule

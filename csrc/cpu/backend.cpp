@@ -33,6 +33,7 @@ Gemm<T> dense_gemm(const OpCall& call) {
   g.bias = call.in.size() > 2 ? call.in[2].as<const T>() : nullptr;
   g.act = call.attrs.act;
   g.slope = static_cast<T>(call.attrs.slope);
+  g.precision = call.attrs.precision;
   return g;
 }
 
@@ -55,6 +56,7 @@ Gemm<T> matmul_gemm(const OpCall& call) {
     g.act = call.attrs.act;
     g.slope = static_cast<T>(call.attrs.slope);
   }
+  g.precision = call.attrs.precision;
   return g;
 }
 

@@ -13,6 +13,9 @@ namespace gemmule::cpu {
   }
 #if defined(__x86_64__) || defined(_M_X64)
 GEMMULE_DECLARE_ISA(avx512)
+namespace avx512_bf16 {
+extern const Bf16Kernels kernels;
+}
 GEMMULE_DECLARE_ISA(avx2)
 GEMMULE_DECLARE_ISA(baseline)
 #elif defined(__aarch64__)
@@ -29,15 +32,27 @@ struct Candidate {
   bool (*runs_here)();
 };
 
+#if defined(__x86_64__) || defined(_M_X64)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("fma");
+}
+
+// avx512 but for products in bfloat16.
+const IsaTable avx512_bf16_table = [] {
+  IsaTable table = avx512::table;
+  table.name = "avx512_bf16";
+  table.f32.bf16 = avx512_bf16::kernels;
+  return table;
+}();
+#endif
+
 // Best first; the last runs everywhere.
 const Candidate candidates[] = {
 #if defined(__x86_64__) || defined(_M_X64)
-    {&avx512::table,
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("fma");
-     }},
+    {&avx512_bf16_table, [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }},
+    {&avx512::table, has_avx512},
     {&avx2::table, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
     {&baseline::table, [] { return true; }},
 #else

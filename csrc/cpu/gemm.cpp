@@ -1,15 +1,13 @@
 #include "cpu/gemm.h"
 
 #include <algorithm>
+#include <type_traits>
+
+#include "cpu/gemm_bf16.h"
+#include "cpu/gemm_parts.h"
 
 namespace gemmule::cpu {
 namespace {
-
-// `count` cut into `parts` of sizes that differ by one at most.
-Index cut(Index count, Index parts, Index part) {
-  return count / parts * part + std::min(part, count % parts);
-}
-Index pieces(Index count, Index largest) { return (count + largest - 1) / largest; }
 
 // Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column
 // of B, both may stay as they lie. That depends on the whole product, never on a member's block of it.
@@ -60,51 +58,6 @@ Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
 // A C of this many bytes is not in L2 when its turn comes: 4096 x 4096 went from 86 to 90 % of the ceiling
 // with its tiles prefetched, MNIST's step from 655 to 663 us.
 inline constexpr Index result_beyond_cache = 1024 * 1024;
-
-// What the micro-kernel applies to a tile while it is in registers.
-template <class T>
-Act act_in_registers(const Gemm<T>& call) {
-  const bool cheap = call.act == Act::relu || call.act == Act::leaky_relu;
-  return cheap && !call.saved ? call.act : Act::identity;
-}
-
-// What it leaves: the other activations and the derivatives, over rows that were just written.
-template <class T>
-void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
-  if (call.act == Act::identity || act_in_registers(call) == call.act) return;
-  for (Index i = rows.begin; i < rows.end; ++i) {
-    T* row = call.c + i * call.c_row + cols.begin;
-    if (call.saved)
-      kernels.element.activation_grad(call.act, call.slope, cols.size(), row,
-                                      call.saved + i * call.b.cols + cols.begin, row);
-    else
-      kernels.element.activation(call.act, call.slope, cols.size(), row, row);
-  }
-}
-
-// Members form a grid over C, cut at multiples of `grain` columns (`by_columns`: into as many as can be): the
-// grid whose largest block is smallest, and among those the one that packs least (every member packs the rows
-// of A and the columns of B it needs; sharing them would take barriers).
-struct Block {
-  Span rows, cols;
-};
-
-Block block_of(const Team& team, Index m, Index n, Index grain, bool by_columns) {
-  int best_high = 1;
-  double best_work = -1, best_edge = 0;
-  for (int high = 1; high <= team.size(); ++high) {
-    if (team.size() % high) continue;
-    const int wide = team.size() / high;
-    const Index rows = pieces(m, high), cols = pieces(pieces(n, grain), wide) * grain;
-    const double work = double(rows) * double(cols), edge = by_columns ? high : double(rows) + double(cols);
-    if (best_work < 0 || work < best_work || (work == best_work && edge < best_edge)) {
-      best_work = work, best_edge = edge, best_high = high;
-    }
-  }
-  const int wide = team.size() / best_high;
-  const Team row_team(team.rank() / wide, best_high, nullptr), col_team(team.rank() % wide, wide, nullptr);
-  return {row_team.share(m), col_team.share(n, grain)};
-}
 
 // The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
 // panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
@@ -340,6 +293,8 @@ void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>
 
 template <class T>
 Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if constexpr (std::is_same_v<T, float>)
+    if (call.precision == Precision::bf16) return gemm_bf16_workspace(kernels, call);
   const GemmKernels<T>& g = kernels.gemm;
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const Index strips = BlockGemm<T>::strips_size(g, call);
@@ -353,6 +308,7 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
 
 template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if (call.precision == Precision::bf16) return gemm_bf16_path(kernels.bf16);
   if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
   if (call.b_form == Form::panels) return "b in panels";
   if (call.c_form == Form::panels) return "into panels";
@@ -364,6 +320,8 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
 template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace) {
   T* memory = static_cast<T*>(workspace);
+  if constexpr (std::is_same_v<T, float>)
+    if (call.precision == Precision::bf16) return gemm_bf16(kernels, team, call, memory);
   if (turns_over(kernels.gemm, call)) return gemm_turned_over(kernels, team, call, memory);
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.

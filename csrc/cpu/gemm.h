@@ -47,6 +47,8 @@ struct Gemm {
   // M x N, rows n apart, or nullptr. Then C is not activated but multiplied by act'(saved): the backward pass
   // of a layer.
   const T* saved = nullptr;
+  // What the operands are rounded to. bf16 is for T = float and strided forms.
+  Precision precision = Precision::full;
 };
 
 // Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not

@@ -63,6 +63,25 @@ struct GemmKernels {
                         Act act, T slope);
 };
 
+// Products of float32 matrices whose operands are rounded to bfloat16, to nearest even, while they are
+// packed: NaN stays NaN, and a magnitude below 2^-126 becomes 0. The sums are float32. A packed step holds
+// `terms` terms of the depth in the 4 bytes of a float: a pair of bfloat16 where an instruction multiplies
+// pairs, the rounded float elsewhere. A depth that ends inside a step is filled up with zeros.
+struct Bf16Kernels {
+  int rows, vectors, lanes;  // the largest tile
+  Index terms;               // 1 or 2
+  Index depth_block;         // steps of a packed panel
+  Index row_block;           // rows of A packed at once
+  Index column_block;        // columns of B packed at once
+  // As in GemmKernels, a_row == 1; `depth` counts steps, a and b are packed.
+  TileKernel<float> kernel[max_tile_rows][max_tile_vectors];
+  // dst[s * height + i] = step s of row i; `depth` counts terms.
+  void (*pack_a)(Index height, Index depth, const float* a, Index row, Index step, float* dst);
+  // Step s of column j at dst[j / width * width * steps + s * width + j % width]; otherwise as in
+  // GemmKernels.
+  void (*pack_b)(Index depth, Index cols, Index width, const float* b, Index row, Index step, float* dst);
+};
+
 // The position of a dropout layer's draws in the network's Philox stream.
 struct DropoutArgs {
   std::uint64_t key = 0;    // the network's
@@ -110,6 +129,7 @@ struct Kernels {
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.
   double (*fma_chains)(Index iterations);
+  Bf16Kernels bf16;  // for T = float
 };
 
 struct IsaTable {

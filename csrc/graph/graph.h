@@ -37,6 +37,7 @@ struct Attrs {
   Act act = Act::identity;
   double slope = 1;
   bool trans_a = false, trans_b = false;
+  Precision precision = Precision::full;
   double rate = 0;
   std::uint32_t layer = 0;
   Loss loss = Loss::mse;

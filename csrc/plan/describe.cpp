@@ -39,6 +39,10 @@ std::string fused(const Graph& graph, const Node& node) {
   return text;
 }
 
+std::string called(const Node& node) {
+  return std::string(rule(node.op).name) + (node.attrs.precision == Precision::bf16 ? " bf16" : "");
+}
+
 std::string kilobytes(Index bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f KB", static_cast<double>(bytes) / 1024);
@@ -65,7 +69,7 @@ std::string Program::describe(const std::string& title) const {
     const std::string home = out.home == Home::gradient ? "gradient"
                              : offset < 0               ? "view"
                                                         : "arena + " + std::to_string(offset);
-    std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, rule(node.op).name,
+    std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, called(node).c_str(),
                   fused(graph_, node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
                   flops * 1e-6, home.c_str());
     text += line;

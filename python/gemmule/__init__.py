@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _core, losses, ops, optim
+from ._precision import numerics, set_numerics
 from .callbacks import Callback
 from .config import num_threads, set_num_threads, set_verbose, show_config
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
@@ -52,10 +53,12 @@ __all__ = [
     "load",
     "losses",
     "num_threads",
+    "numerics",
     "ops",
     "optim",
     "plot",
     "set_num_threads",
+    "set_numerics",
     "set_verbose",
     "show_config",
 ]

@@ -74,8 +74,9 @@ class Graph:
     def input(self, dims: Sequence[int], name: str = "x") -> int: ...
     def parameter(self, store: Store, segment: int, shape: Sequence[int], trainable: bool, name: str) -> int:
         """The same (store, segment) twice is the same value."""
-    def dense(self, x: int, weight: int, bias: int | None, name: str) -> int:
-        """x (n_in,), weight (n_out, n_in), bias (n_out,): z = x W^T + b."""
+    def dense(self, x: int, weight: int, bias: int | None, name: str, precision: str = "full") -> int:
+        """x (n_in,), weight (n_out, n_in), bias (n_out,): z = x W^T + b. precision: "full" or, in float32,
+        "bf16", what operands are rounded to, here and in the gradients."""
     def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
     def softmax(self, x: int, name: str) -> int:
         """Over the last axis."""
@@ -190,6 +191,7 @@ def gemm(
     bias: Array | None = None,
     activation: str = "identity",
     slope: float = 1.0,
+    precision: str = "full",
 ) -> Array:
     """out = act(alpha op(a) op(b) + beta out + bias). Any strides; a and b are matrices of one real dtype."""
 

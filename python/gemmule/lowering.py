@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from . import _core
+from ._precision import precision_now
 from .arrays import Array, Shape, any_array
-from .errors import ShapeError
+from .errors import DTypeError, ShapeError
 from .parameters import Segment
 
 if TYPE_CHECKING:
@@ -16,10 +17,15 @@ class Builder:
     """A `_core.Graph` under construction, with the names of its values.
 
     training: whether dropout is in and layers in Python see `training`. fitting: the graph is for the
-    training loop, where a step's gradients replace those of the step before."""
+    training loop, where a step's gradients replace those of the step before. precision: that of layers that
+    have none of their own."""
 
-    def __init__(self, network: "Network", *, training: bool, fitting: bool = False) -> None:
+    def __init__(
+        self, network: "Network", *, training: bool, fitting: bool = False, precision: str | None = None
+    ) -> None:
         self.graph = _core.Graph(network.dtype)
+        self._dtype = network.dtype
+        self._precision = precision or "full"
         self.training = training
         self.fitting = fitting
         self.values: dict[str, int] = {}
@@ -43,6 +49,13 @@ class Builder:
         """Remember a value under its name in `trace`."""
         self.values[name] = value
         return value
+
+    def precision_of(self, chosen: str | None, layer: str) -> str:
+        """What the products of a layer that chose this compute in. DTypeError for bf16 outside float32."""
+        precision = chosen or self._precision
+        if precision == "bf16" and self._dtype != "float32":
+            raise DTypeError(f"{layer}: precision 'bf16' is for float32, the network is {self._dtype}")
+        return precision_now(precision)
 
     def once(self, layer: "Layer") -> None:
         """ValueError for a layer in Python that occurs again: it has one place to keep what its backward

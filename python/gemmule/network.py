@@ -161,6 +161,7 @@ class Network(Layer):
         metrics: Sequence[str] = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
+        precision: str | None = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
@@ -176,6 +177,9 @@ class Network(Layer):
         metrics: accuracy, mse, mae.
         progress: True shows it; None does so on a terminal.
         callbacks: `Callback` objects.
+        precision: of the dense layers that have none of their own, while they train: "bf16" rounds the
+            operands of their products to bfloat16, for float32 networks; "full" and None do not. Validation
+            and `predict` go by the layers alone.
 
         The losses are means over an epoch's samples as they were met. Afterwards `.grad` holds the gradients
         of the last step; what it holds after an exception is not defined. After an exception (DivergenceError
@@ -198,6 +202,7 @@ class Network(Layer):
             metrics=metrics,
             progress=progress,
             callbacks=callbacks,
+            precision=precision,
         )
 
     @property

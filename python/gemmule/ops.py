@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
 from ._matmul import matmul
+from ._precision import checked_precision, precision_now
 from .arrays import Array, Shape, any_array, fraction, overlaps, real_array, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
@@ -43,11 +44,13 @@ def gemm(
     bias: ArrayLike | None = None,
     activation: str = "identity",
     slope: float | None = None,
+    precision: str = "full",
 ) -> Array:
     """out = act(alpha op(a) op(b) + beta out + bias), op transposing where trans_a, trans_b say so.
 
     op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
-    it."""
+    it. precision: "bf16" rounds a and b to bfloat16 on the way and multiplies them with float32 sums, for
+    float32 alone (else DTypeError); its error is |C - AB| <= 2^-6.99 |A||B|, see docs/math.md."""
     # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
     if not (
         type(a) is np.ndarray
@@ -66,7 +69,14 @@ def gemm(
     if out is not None and not isinstance(out, np.ndarray):
         raise DTypeError(f"gemm: out must be an array, not {type(out).__name__}")
     act = _IDENTITY if activation == "identity" and slope is None else _builtin(activation, slope)
-    return _core.gemm(a, b, out, alpha, beta, bool(trans_a), bool(trans_b), bias, act.name, act.slope)
+    if precision != "full":
+        checked_precision(precision, "gemm: precision")
+        if a.dtype != np.float32:
+            raise DTypeError(f"gemm: precision 'bf16' takes float32 matrices, not {a.dtype}")
+        precision = precision_now(precision)
+    return _core.gemm(
+        a, b, out, alpha, beta, bool(trans_a), bool(trans_b), bias, act.name, act.slope, precision
+    )
 
 
 def dense(

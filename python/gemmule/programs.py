@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _core
+from ._precision import numerics
 from .layers.base import Revision
 from .lowering import Builder
 from .parameters import Segment
@@ -73,19 +74,24 @@ class Programs:
         return self._kept_or_made(network, "evaluator", (loss, metrics), make)
 
     def trainer(
-        self, network: "Network", loss: str, metrics: tuple[str, ...], batch_size: int
+        self,
+        network: "Network",
+        loss: str,
+        metrics: tuple[str, ...],
+        batch_size: int,
+        precision: str | None,
     ) -> _core.Trainer:
         """The epoch loop."""
 
         def make() -> _core.Trainer:
-            builder = Builder(network, training=True, fitting=True)
+            builder = Builder(network, training=True, fitting=True, precision=precision)
             return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size)
 
-        return self._kept_or_made(network, "trainer", (loss, metrics, batch_size), make)
+        return self._kept_or_made(network, "trainer", (loss, metrics, batch_size, precision), make)
 
     def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:
         kept = self._current(network)
-        key = (details, _core.active_isa())
+        key = (details, _core.active_isa(), numerics())
         entry = kept.get(use)
         if entry is None or entry[0] != key:
             entry = kept[use] = (key, make())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, building, losses, optim
+from ._precision import checked_precision
 from .arrays import Array, any_array, real_number, shown, unknown_name
 from .callbacks import Callback
 from .errors import DivergenceError, DTypeError, ShapeError
@@ -49,12 +50,17 @@ def fit(
     metrics: Sequence[str],
     progress: bool | None,
     callbacks: Sequence[Callback],
+    precision: str | None,
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
     chosen = _chosen_loss(network, loss, "fit")
     metrics = checked_metrics(metrics)
     opt = optim.resolve(optimizer)
+    if precision is not None:
+        checked_precision(precision, "fit: precision")
+    if precision == "bf16" and network.dtype != "float32":
+        raise DTypeError(f"fit: precision 'bf16' is for float32, the network is {network.dtype}")
     if not isinstance(callbacks, Sequence):
         raise TypeError(f"fit: callbacks must be a list of Callback objects, not {callbacks!r}")
     for callback in callbacks:
@@ -77,7 +83,7 @@ def fit(
     rows = len(data.x)
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
-    loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)))
+    loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)), precision)
     with _alone(network):
         network.loss = chosen
         network.history = loop.history(held is not None)
@@ -98,6 +104,7 @@ class Loop:
         batch_size: int,
         order: Array | None,
         shuffle: bool,
+        precision: str | None,
     ) -> None:
         self.network = network
         self.names = ("loss", *metrics)
@@ -107,6 +114,7 @@ class Loop:
         self._shuffle = shuffle
         self._metrics = metrics
         self._batch_size = batch_size
+        self._precision = precision
         self._kind = loss.kind(network.output_activation())
         optimizer._run(network)  # its checks, before anything is written
 
@@ -120,7 +128,9 @@ class Loop:
         network = self.network
         failure: BaseException | None = None
         # Asked for again each time: a callback may freeze a layer or change a rate.
-        trainer = network._programs.trainer(network, self._kind, self._metrics, self._batch_size)
+        trainer = network._programs.trainer(
+            network, self._kind, self._metrics, self._batch_size, self._precision
+        )
         run = self._optimizer._run(network)
         try:
             rows = trainer.run(

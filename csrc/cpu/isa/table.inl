@@ -1,5 +1,6 @@
 // Fills the kernel table of the ISA whose file includes this.
 #pragma once
+#include "cpu/isa/bf16.inl"
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
 #include "cpu/kernels.h"
@@ -12,7 +13,8 @@ constexpr Kernels<T> kernels() {
   // in either type.
   constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
-  return {gemm_kernels<T>(depth, columns), element_kernels<T>(), fma_chains<T>};
+  constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
+  return {gemm, element_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
 }
 
 extern const IsaTable table;

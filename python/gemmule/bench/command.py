@@ -26,13 +26,18 @@ def gemm(args: argparse.Namespace) -> int:
         raise UsageError("--dtypes: the set f64 is float64 by itself; name it in a run of its own")
     threads = args.threads or sorted({1, usable_cores()})
     statistic: Statistic = args.statistic or "best"
+    if args.bf16 and ("float64" in (args.dtypes or []) or "f64" in (args.sets or [])):
+        raise UsageError("--bf16 is for float32")
     if args.sets is None:
-        sizes, dtypes = args.sizes or [256, 512, 1024, 2048], args.dtypes or ["float32", "float64"]
+        both = ["float32"] if args.bf16 else ["float32", "float64"]
+        sizes, dtypes = args.sizes or [256, 512, 1024, 2048], args.dtypes or both
         cases = products.square_cases(sizes, dtypes, threads, statistic)
     else:
         cases = products.set_cases(args.sets, args.dtypes or ["float32"], threads, statistic, args.quick)
     forced = products.best_openblas_core() if args.openblas_cores is None else args.openblas_cores
     contenders = products.contenders(args.peer_python, forced)
+    if args.bf16:
+        cases, contenders = products.in_bf16(cases), products.bf16_contenders(args.peer_python)
     rounds = args.rounds or (2 if args.quick else 5)
     results = _measure(cases, contenders, rounds, args.seconds, "GFLOP/s")
     if args.sets is not None:

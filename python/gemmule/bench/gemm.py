@@ -1,6 +1,7 @@
 """Matrix products: gemmule, NumPy, NumPy with a forced OpenBLAS core type, PyTorch."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from .harness import Contender
 from .machine import cpu_flags
@@ -31,6 +32,24 @@ def contenders(peer_python: str, openblas_cores: Sequence[str]) -> list[Contende
         *forced,
         Contender("torch mm", "torch_eager", peer_python),
         Contender("torch linear", "torch_linear", peer_python, takes=_is_forward),
+    ]
+
+
+def bf16_contenders(peer_python: str) -> list[Contender]:
+    """gemmule from float32 arrays, PyTorch from and to tensors of bfloat16, and gemmule in float32."""
+    return [
+        Contender(OURS, "ours"),
+        Contender("gemmule f32", "ours_full"),
+        Contender("torch bf16 mm", "torch_eager", peer_python),
+    ]
+
+
+def in_bf16(cases: Iterable[Case]) -> list[Case]:
+    """The same with operands rounded to bfloat16."""
+    return [
+        replace(case, group=f"bf16, {case.group}", task=replace(case.task, precision="bf16"))
+        for case in cases
+        if isinstance(case.task, Gemm)
     ]
 
 

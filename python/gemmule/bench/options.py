@@ -52,6 +52,10 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
         "--dtypes", type=_dtypes, metavar="TYPE,TYPE",
         help="default: float32,float64; float32 with --set; f64 has its own",
     )  # fmt: skip
+    gemm.add_argument(
+        "--bf16", action="store_true",
+        help="operands in bfloat16, beside float32 and PyTorch on tensors of bfloat16",
+    )  # fmt: skip
     _add_threads(gemm, "1 and all cores")
     gemm.add_argument(
         "--openblas-cores", type=_names, metavar="NAME,NAME",

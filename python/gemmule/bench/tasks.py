@@ -27,6 +27,7 @@ class Gemm:
     threads: int
     trans_a: bool = False
     trans_b: bool = False
+    precision: str = "full"  # or bf16: operands rounded to it
 
     @property
     def multiply_adds(self) -> int:
@@ -58,14 +59,15 @@ class Gemm:
 
     def check(self, a: Array, b: Array, c: Array) -> None:
         """Raise ArithmeticError unless the first, middle and last row of C agree with float64:
-        |error| <= 2 K eps |A| |B|.
+        |error| <= 2 K eps |A| |B|, and with operands and perhaps C in bfloat16, u = 2^-8, 4 u |A| |B| more.
 
         The factor 2 covers the reference, which for float64 inputs is rounded as well.
         """
         picked = [0, self.m // 2, self.m - 1]
         rows = a[picked].astype(np.float64)
         columns = b.astype(np.float64)
-        bound = 2 * self.k * np.finfo(a.dtype).eps * (np.abs(rows) @ np.abs(columns))
+        relative = 2 * self.k * np.finfo(a.dtype).eps + (4 * 2.0**-8 if self.precision == "bf16" else 0)
+        bound = relative * (np.abs(rows) @ np.abs(columns))
         if not np.all(np.abs(c[picked] - rows @ columns) <= bound):
             raise ArithmeticError(f"wrong product at {self.m} x {self.n} x {self.k}, {self.dtype}")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import ArrayLike
 
 from .. import activations, initializers
+from .._precision import checked_precision
 from ..activations import ActivationFunction, ActivationLike
 from ..arrays import Shape, shown
 from ..errors import ShapeError
@@ -25,9 +26,12 @@ class Dense(Layer):
         activation is relu or its kin, else xavier.
     bias_init: the same for b, an array (n_out,).
     slope: of leaky_relu, elu and sigmoid.
+    precision: "bf16" rounds the operands of the layer's products, forward and backward, to bfloat16; sums,
+        weights and gradients stay float32. "full" does not. None: "full", unless `fit` says otherwise. Only
+        networks of float32 run in bf16: DTypeError.
     """
 
-    _structural: ClassVar[frozenset[str]] = frozenset({"trainable", "activation"})
+    _structural: ClassVar[frozenset[str]] = frozenset({"trainable", "activation", "precision"})
     weight: Parameter
     bias: Parameter | None
 
@@ -41,6 +45,7 @@ class Dense(Layer):
         bias_init: str | ArrayLike = "zeros",
         slope: float | None = None,
         name: str | None = None,
+        precision: str | None = None,
     ) -> None:
         self._n_in = None if n_in is None else positive_int(n_in, "Dense: n_in")
         self._n_out = positive_int(n_out, "Dense: n_out")
@@ -51,6 +56,7 @@ class Dense(Layer):
         if not bias:
             self.bias = None
         self.name = name
+        self.precision = precision
 
     @property
     def n_in(self) -> int | None:
@@ -71,6 +77,15 @@ class Dense(Layer):
     @activation.setter
     def activation(self, value: ActivationLike) -> None:
         self._activation = activations.resolve(value)
+
+    @property
+    def precision(self) -> str | None:
+        """What operands are rounded to; assign "full", "bf16" or None."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str | None) -> None:
+        self._precision = None if value is None else checked_precision(value, "Dense: precision")
 
     @property
     def input_shape(self) -> Shape | None:
@@ -102,7 +117,8 @@ class Dense(Layer):
         segments = self._segments
         weight = builder.parameter(segments["weight"])
         bias = builder.parameter(segments["bias"]) if "bias" in segments else None
-        z = builder.record(f"{name}.z", builder.graph.dense(value, weight, bias, f"{name}.z"))
+        precision = builder.precision_of(self.precision, f"{name}: {self!r}")
+        z = builder.record(f"{name}.z", builder.graph.dense(value, weight, bias, f"{name}.z", precision))
         return self.activation.lower(builder, z, f"{name}.h")
 
     def config(self) -> dict[str, Any]:
@@ -111,6 +127,7 @@ class Dense(Layer):
             "n_out": self._n_out,
             "bias": self._use_bias,
             "activation": self.activation,
+            "precision": self.precision,
         }
 
     def _arguments(self) -> str:
@@ -119,6 +136,8 @@ class Dense(Layer):
             parts.append(str(self.activation))
         if not self._use_bias:
             parts.append("bias=False")
+        if self.precision is not None:
+            parts.append(f"precision={self.precision!r}")
         if self.name:
             parts.append(f"name={self.name!r}")
         return ", ".join(parts)

@@ -14,9 +14,10 @@ def version() -> str:
 def gemm(task: Gemm) -> Turn:
     gm.set_num_threads(task.threads)
     a, b, c = task.operands()
-    gm.ops.gemm(a, b, out=c)
+    options = "" if task.precision == "full" else f", precision={task.precision!r}"
+    gm.ops.gemm(a, b, out=c, precision=task.precision)
     task.check(a, b, c)
-    return repeated("gemm(a, b, out=c)", gemm=gm.ops.gemm, a=a, b=b, c=c)
+    return repeated(f"gemm(a, b, out=c{options})", gemm=gm.ops.gemm, a=a, b=b, c=c)
 
 
 def train(task: Train) -> Turn:

@@ -16,15 +16,18 @@ def version() -> str:
 def gemm(task: Gemm) -> Turn:
     a, b, c = tensors(task)
     torch.mm(a, b, out=c)
-    task.check(a.numpy(), b.numpy(), c.numpy())
+    task.check(
+        *(tensor.float().numpy() if task.precision == "bf16" else tensor.numpy() for tensor in (a, b, c))
+    )
     return repeated("mm(a, b, out=c)", mm=torch.mm, a=a, b=b, c=c)
 
 
 def tensors(task: Gemm) -> list[Any]:
-    """A, B and C, with the threads set and no gradients recorded."""
+    """A, B and C, with the threads set and no gradients recorded; of bfloat16 where the task is."""
     torch.set_num_threads(task.threads)
     torch.set_grad_enabled(False)
-    return [torch.from_numpy(array) for array in task.operands()]
+    made = [torch.from_numpy(array) for array in task.operands()]
+    return [tensor.bfloat16() for tensor in made] if task.precision == "bf16" else made
 
 
 def train(task: Train, fused: bool = False) -> Turn:

@@ -1,0 +1,125 @@
+#include "cpu/gemm_bf16.h"
+
+#include <algorithm>
+
+#include "cpu/gemm_parts.h"
+
+namespace gemmule::cpu {
+namespace {
+
+// Packing rounds, so both operands are always packed, each element as seldom as can be: at twice the speed of
+// an FMA it counts twice. Loops over the depth (pc), the rows of A packed at once (ic), the columns of B
+// packed at once (jc), row tiles (ir) and column panels (jr). A's packed rows stream from L2 or L3 one strip
+// at a time, which then stays in L1; B's packed columns stream from L2.
+class Bf16Gemm {
+ public:
+  Bf16Gemm(const Kernels<float>& kernels, const Gemm<float>& call, const Block& block, float* workspace)
+      : kernels_(kernels),
+        k_(kernels.bf16),
+        call_(call),
+        block_(block),
+        panel_(k_.vectors * k_.lanes),
+        rows_of_a_(workspace),
+        columns_of_b_(workspace + size_of_a(k_, call.a.rows, call.a.cols)) {}
+
+  // Packed elements, each as large as a float.
+  static Index size_of_a(const Bf16Kernels& k, Index m, Index depth) {
+    return round_up(std::min(m, k.row_block) * deepest(k, depth) + k.lanes, k.lanes);
+  }
+  static Index size_of_b(const Bf16Kernels& k, Index n, Index depth) {
+    const Index panel = k.vectors * k.lanes;
+    return std::min(round_up(n, panel), k.column_block / panel * panel) * deepest(k, depth) + k.lanes;
+  }
+
+  void run() {
+    if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
+    const Index steps = pieces(call_.a.cols, k_.terms);
+    const Index depths = std::max<Index>(1, pieces(steps, k_.depth_block));
+    tiles_ = pieces(block_.rows.size(), k_.rows);
+    const Index row_blocks = pieces(tiles_, k_.row_block / k_.rows);
+    for (Index pc = 0; pc < depths; ++pc) {
+      const Span depth{std::min(cut(steps, depths, pc) * k_.terms, call_.a.cols),
+                       std::min(cut(steps, depths, pc + 1) * k_.terms, call_.a.cols)};
+      for (Index ic = 0; ic < row_blocks; ++ic)
+        multiply({cut(tiles_, row_blocks, ic), cut(tiles_, row_blocks, ic + 1)}, depth, pc == 0,
+                 pc + 1 == depths);
+    }
+  }
+
+ private:
+  static Index deepest(const Bf16Kernels& k, Index depth) {
+    return std::min(pieces(depth, k.terms), k.depth_block);
+  }
+  Index row_of(Index tile) const { return block_.rows.begin + cut(block_.rows.size(), tiles_, tile); }
+
+  void multiply(Span tiles, Span depth, bool first, bool last) {
+    const MatrixView<const float>& a = call_.a;
+    const Index steps = pieces(depth.size(), k_.terms), top = row_of(tiles.begin);
+    for (Index t = tiles.begin; t < tiles.end; ++t)
+      k_.pack_a(row_of(t + 1) - row_of(t), depth.size(),
+                a.data + row_of(t) * a.row_stride + depth.begin * a.col_stride, a.row_stride, a.col_stride,
+                rows_of_a_ + (row_of(t) - top) * steps);
+    TileArgs<float> tile;
+    tile.depth = steps;
+    tile.alpha = call_.alpha;
+    tile.beta = first ? call_.beta : 1.0f;
+    tile.act = last ? act_in_registers(call_) : Act::identity;
+    tile.slope = call_.slope;
+    tile.c_row = call_.c_row;
+    const Index panels = pieces(block_.cols.size(), panel_);
+    const Index column_blocks = pieces(panels, k_.column_block / panel_);
+    for (Index jc = 0; jc < column_blocks; ++jc) {
+      const Index j0 = block_.cols.begin + cut(panels, column_blocks, jc) * panel_;
+      const Index j1 =
+          std::min(block_.cols.begin + cut(panels, column_blocks, jc + 1) * panel_, block_.cols.end);
+      const Index width = std::min(panel_, round_up(j1 - j0, k_.lanes));
+      const MatrixView<const float>& b = call_.b;
+      k_.pack_b(depth.size(), j1 - j0, width, b.data + depth.begin * b.row_stride + j0 * b.col_stride,
+                b.row_stride, b.col_stride, columns_of_b_);
+      for (Index t = tiles.begin; t < tiles.end; ++t) {
+        const Index i = row_of(t), height = row_of(t + 1) - i;
+        tile.a = rows_of_a_ + (i - top) * steps;
+        tile.a_row = 1;
+        tile.a_step = height;
+        tile.b_step = width;
+        for (Index j = j0; j < j1; j += width) {
+          tile.cols = std::min(width, j1 - j);
+          tile.b = columns_of_b_ + (j - j0) * steps;
+          tile.c = call_.c + i * call_.c_row + j;
+          tile.bias = last && call_.bias ? call_.bias + j : nullptr;
+          k_.kernel[height - 1][pieces(tile.cols, k_.lanes) - 1](tile);
+        }
+        if (last) finish_rows(kernels_, call_, {i, i + height}, {j0, j1});
+      }
+    }
+  }
+
+  const Kernels<float>& kernels_;
+  const Bf16Kernels& k_;
+  const Gemm<float>& call_;
+  const Block block_;
+  const Index panel_;
+  Index tiles_ = 0;
+  float* rows_of_a_;
+  float* columns_of_b_;
+};
+
+}  // namespace
+
+Index gemm_bf16_workspace(const Kernels<float>& kernels, const Gemm<float>& call) {
+  const Bf16Kernels& k = kernels.bf16;
+  const Index elements =
+      Bf16Gemm::size_of_a(k, call.a.rows, call.a.cols) + Bf16Gemm::size_of_b(k, call.b.cols, call.a.cols);
+  return checked_mul(elements, static_cast<Index>(sizeof(float)));
+}
+
+const char* gemm_bf16_path(const Bf16Kernels& kernels) {
+  return kernels.terms == 2 ? "bf16 pairs" : "rounded to bf16";
+}
+
+void gemm_bf16(const Kernels<float>& kernels, const Team& team, const Gemm<float>& call, float* workspace) {
+  Bf16Gemm(kernels, call, block_of(team, call.a.rows, call.b.cols, kernels.bf16.lanes, false), workspace)
+      .run();
+}
+
+}  // namespace gemmule::cpu
