@@ -4,53 +4,22 @@
 #include <chrono>
 #include <cstdio>
 
-#include "bindings/bindings.h"
+#include "bindings/matrices.h"
 #include "core/activations.h"
-#include "core/arena.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
 #include "plan/crowding.h"
 #include "plan/program.h"
 
 namespace gemmule::bindings {
-namespace {
 
-// The first and one past the last byte that an array's elements occupy.
-struct Extent {
-  explicit Extent(const py::array& array) : begin(bytes(array)), end(begin) {
-    if (array.size() == 0) return;
-    end += array.itemsize();
-    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-      const py::ssize_t reach = (array.shape(axis) - 1) * array.strides(axis);
-      (reach < 0 ? begin : end) += reach;
-    }
-  }
-  bool overlaps(const Extent& other) const { return begin < other.end && other.begin < end; }
-  const std::byte *begin, *end;
-};
-
-bool in_elements(const py::array& array) {  // aligned, and every stride a whole number of elements
-  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
-    if (array.strides(axis) % array.itemsize() != 0) return false;
-  return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
-}
-
-py::array plain_copy(const py::array& array) { return array.attr("copy")("C").cast<py::array>(); }
-
-template <class T>
-MatrixView<const T> matrix(const py::array& array, bool transpose) {
-  const auto size = static_cast<Index>(sizeof(T));
-  const MatrixView<const T> view{static_cast<const T*>(array.data()), array.shape(0), array.shape(1),
-                                 array.strides(0) / size, array.strides(1) / size};
-  return transpose ? view.transposed() : view;
-}
-
-// Kept between calls: a fresh megabyte would cost more than a small product.
 std::byte* call_workspace(Index bytes) {
   thread_local Arena arena;
   if (arena.bytes() < bytes) arena = Arena(bytes);
   return arena.data();
 }
+
+namespace {
 
 template <class T>
 void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a,
@@ -133,9 +102,8 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   // array.
   py::array out = wanted ? *wanted : py::array(numpy_dtype(type), Shape{m, n}.dims());
   const Extent extent(out);
-  const bool direct = in_elements(out) && (n <= 1 || out.strides(1) == out.itemsize()) &&
-                      (m <= 1 || out.strides(0) >= n * out.itemsize()) && !extent.overlaps(Extent(a)) &&
-                      !extent.overlaps(Extent(b)) && !(bias && extent.overlaps(Extent(contiguous_bias)));
+  const bool direct = has_plain_rows(out) && !extent.overlaps(Extent(a)) && !extent.overlaps(Extent(b)) &&
+                      !(bias && extent.overlaps(Extent(contiguous_bias)));
   py::array target = direct ? out : plain_copy(out);
   if (m > 0 && n > 0) {
     if (type == DType::f32)

@@ -1,14 +1,12 @@
 """`matmul`: the compiled product under the rules of NumPy's."""
 
-import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from .arrays import Array, Shape, as_array, overlaps
+from .arrays import Array, Shape, as_array
 from .errors import DTypeError, ShapeError
 from .parameters import Parameter
 
@@ -39,8 +37,9 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
     Source: the gufunc (n?,k),(k,m?)->(n?,m?) of PEP 465 and NumPy."""
     if isinstance(out, tuple) and len(out) == 1:
         (out,) = out
-    if not keywords and _is_one_product(a, b, out):
-        return _one_product(a, b, out)
+    if not keywords and _is_plain(a, b):
+        if out is None or _is_result(out, a, b):
+            return _core.matmul(a, b, out)
     if out is not None:
         keywords["out"] = out
     if keywords.keys() - {"out"} or any(map(_has_own_rules, (a, b, out))):
@@ -58,9 +57,7 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
         return result if result.ndim else result[()]
     _require_out(out, stack, core, dtype)
     target, shape = np.asarray(out), stack + core
-    # One product minds its overlaps itself; of several, one may write what a later one reads.
-    aliased = bool(stack) and overlaps(target, left, right)
-    if target.shape == shape and target.dtype == dtype and not aliased:
+    if target.shape == shape and target.dtype == dtype:
         _multiply(left, right, target)
     else:
         result = _empty(shape, dtype, left, right)
@@ -69,26 +66,18 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
     return out
 
 
-def _is_one_product(a: Any, b: Any, out: Any) -> bool:
-    """Whether the kernel can take them as they are: nearly always, and small products are quick."""
-    return (
-        type(a) is type(b) is np.ndarray
-        and a.dtype is b.dtype in _KERNEL_TYPES
-        and a.ndim == b.ndim == 2
-        and a.shape[1] == b.shape[0]
-        and (out is None or _is_result(out, a, b))
-    )
-
-
-def _one_product(a: Any, b: Any, out: Any) -> Array:
-    return _core.gemm(a, b, _empty((a.shape[0], b.shape[1]), a.dtype, a, b) if out is None else out)
+def _is_plain(a: Any, b: Any) -> bool:
+    """Whether the kernels can take them as they are: nearly always, and small products are quick."""
+    return type(a) is type(b) is np.ndarray and a.dtype is b.dtype in _KERNEL_TYPES and a.ndim > 1 < b.ndim
 
 
 def _is_result(out: Any, a: Array, b: Array) -> bool:
+    """Whether `out` is what they write as it is. Of stacks only a plain case is looked for."""
     return (
         type(out) is np.ndarray
         and out.dtype is a.dtype
-        and out.shape == (a.shape[0], b.shape[1])
+        and a.shape[-1] == b.shape[-2]
+        and out.shape == (a.shape if a.ndim >= b.ndim else b.shape)[:-2] + (a.shape[-2], b.shape[-1])
         and out.flags.writeable
     )
 
@@ -138,42 +127,9 @@ def _require_out(out: Any, stack: Shape, core: Shape, dtype: np.dtype[Any]) -> N
 
 
 def _multiply(a: Array, b: Array, out: Array) -> None:
-    """`out` = a b, of its shape and type, in one product or several."""
+    """`out` = a b, of its shape and type."""
     if b.ndim == 1:
         b, out = b[:, None], out[..., None]
     if a.ndim == 1:
         a, out = a[None, :], out[..., None, :]
-    if out.ndim == 2:
-        _core.gemm(a, b, out)
-    elif a.shape[-1] == 0:
-        out[...] = 0
-    elif out.size:
-        stack = out.shape[:-2]
-        _multiply_stacks(_spread(a, stack), _spread(b, stack), out)
-
-
-def _spread(array: Array, stack: Shape) -> Array:
-    return array if array.shape[:-2] == stack else np.broadcast_to(array, stack + array.shape[-2:])
-
-
-def _multiply_stacks(a: Array, b: Array, out: Array) -> None:
-    """Three stacks of one shape. Where b repeats one matrix, the rows of a whole stack are one operand."""
-    if out.ndim > 2 and _repeats(b) and _joined(a) and _joined(out):
-        rows = math.prod(out.shape[:-1])
-        b = b[(0,) * (b.ndim - 2)]
-        a, out = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
-    if out.ndim == 2:
-        _core.gemm(a, b, out)
-    else:
-        for x, y, z in zip(a, b, out, strict=True):
-            _multiply_stacks(x, y, z)
-
-
-def _repeats(stack: Array) -> bool:
-    return all(n == 1 or step == 0 for n, step in zip(stack.shape[:-2], stack.strides, strict=False))
-
-
-def _joined(stack: Array) -> bool:
-    """Whether the rows of all matrices lie evenly apart: `reshape` to (rows, columns) then copies nothing."""
-    axes = [(n, step) for n, step in zip(stack.shape[:-1], stack.strides, strict=False) if n != 1]
-    return all(outer == n * step for (_, outer), (n, step) in pairwise(axes))
+    _core.matmul(a, b, out)
