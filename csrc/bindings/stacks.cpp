@@ -1,9 +1,8 @@
 // Products of matrices and of stacks of them, broadcast against each other: the compiled half of
 // gm.ops.matmul.
-#include "cpu/stack.h"
-
 #include "bindings/matrices.h"
 #include "cpu/dispatch.h"
+#include "cpu/stack.h"
 #include "plan/crowding.h"
 
 namespace gemmule::bindings {
@@ -72,27 +71,28 @@ void run(const py::array& a, const py::array& b, py::array& out) {
   const Index each = round_up(cpu::stack_workspace(kernels, stack), alignment);
   std::byte* workspace = call_workspace(checked_mul(each, members));
   const py::gil_scoped_release release;
-  run_team(members, [&](const Team& team) {
-    cpu::gemm_stack(kernels, team, stack, workspace + each * team.rank());
-  });
+  run_team(members,
+           [&](const Team& team) { cpu::gemm_stack(kernels, team, stack, workspace + each * team.rank()); });
 }
 
-py::array matmul(py::array a, py::array b, std::optional<py::array> wanted) {
-  const DType type = dtype_of(a, "matmul: a");
-  if (type == DType::i64) fail(ErrorKind::dtype, "matmul: a is int64, not float32 or float64");
-  require_type(b, type, "matmul: b");
-  if (a.ndim() < 2 || b.ndim() < 2)
-    fail(ErrorKind::shape, "matmul: a ", shape_of(a), " and b ", shape_of(b), " are not stacks of matrices");
+// Whether the kernels can write the product of these types as the caller wants it; NumPy's rules know other
+// ways.
+bool is_kernels_work(const py::array& a, const py::array& b, const std::optional<py::array>& out) {
+  const py::dtype type = a.dtype();
+  const auto same = [&](const py::dtype& other) { return other.is(type) || other.equal(type); };
+  return (same(numpy_dtype(DType::f32)) || same(numpy_dtype(DType::f64))) && same(b.dtype()) &&
+         (!out || (same(out->dtype()) && out->writeable())) && a.ndim() > 1 && b.ndim() > 1;
+}
+
+std::optional<py::array> matmul(py::array a, py::array b, std::optional<py::array> wanted) {
+  if (!is_kernels_work(a, b, wanted)) return std::nullopt;
   if (a.shape(a.ndim() - 1) != b.shape(b.ndim() - 2))
     fail(ErrorKind::shape, "matmul: inner dimensions differ: a ", shape_of(a), ", b ", shape_of(b));
   const std::vector<Index> shape = result_shape(a, b);
+  if (wanted && !std::equal(shape.begin(), shape.end(), wanted->shape(), wanted->shape() + wanted->ndim()))
+    return std::nullopt;
   require_bytes(a, b, shape);
-  if (wanted) {
-    require_type(*wanted, type, "matmul: out");
-    if (shape_of(*wanted) != Shape(shape))
-      fail(ErrorKind::shape, "matmul: out has shape ", shape_of(*wanted), ", not ", Shape(shape));
-    if (!wanted->writeable()) fail(ErrorKind::value, "matmul: out is read-only");
-  }
+  const DType type = a.itemsize() == size_of(DType::f32) ? DType::f32 : DType::f64;
   py::array out = wanted ? *wanted : py::array(numpy_dtype(type), shape);
   if (out.size() == 0) return out;
   if (!in_elements(a)) a = plain_copy(a);

@@ -21,8 +21,7 @@ class SmallGemm {
   static bool takes(const GemmKernels<T>& k, const Gemm<T>& g) {
     const Index depth = g.a.cols;
     return g.a.rows > 1 && g.b.cols > 1 && depth > 0 && depth <= k.depth_block &&
-           (g.a.col_stride == 1 || g.a.row_stride == 1) &&
-           multiplications(g) <= most_small_multiplications;
+           (g.a.col_stride == 1 || g.a.row_stride == 1) && multiplications(g) <= most_small_multiplications;
   }
   static Index workspace(const GemmKernels<T>& k, const Gemm<T>& g) {
     return panel_elements(k, g.a.cols, g.b.cols);
@@ -157,8 +156,8 @@ void gemm_stack(const Kernels<T>& kernels, const Team& team, const GemmStack<T>&
     return;
   }
   // Members that make whole products meet least, but of a few large ones the last leave some idle.
-  const bool whole = count >= 8 * team.size() ||
-                     2.0 * static_cast<double>(multiplications(stack.first)) < serial_below;
+  const bool whole =
+      count >= 8 * team.size() || 2.0 * static_cast<double>(multiplications(stack.first)) < serial_below;
   const Team member = whole ? Team::serial() : team;
   Gemm<T> call = stack.first;
   for_each_product(stack, whole ? team.share(count) : Span{0, count}, [&](const T* a, const T* b, T* c) {
@@ -169,9 +168,9 @@ void gemm_stack(const Kernels<T>& kernels, const Team& team, const GemmStack<T>&
   });
 }
 
-#define GEMMULE_INSTANTIATE(T)                                                \
-  template void join_axes<T>(GemmStack<T>&);                                  \
-  template Index stack_workspace<T>(const Kernels<T>&, const GemmStack<T>&);  \
+#define GEMMULE_INSTANTIATE(T)                                               \
+  template void join_axes<T>(GemmStack<T>&);                                 \
+  template Index stack_workspace<T>(const Kernels<T>&, const GemmStack<T>&); \
   template void gemm_stack<T>(const Kernels<T>&, const Team&, const GemmStack<T>&, void*);
 GEMMULE_INSTANTIATE(float)
 GEMMULE_INSTANTIATE(double)

@@ -193,6 +193,12 @@ def gemm(
 ) -> Array:
     """out = act(alpha op(a) op(b) + beta out + bias). Any strides; a and b are matrices of one real dtype."""
 
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array | None:
+    """out = a b, stacks of matrices (..., M, K) and (..., K, N) broadcast against each other, of any strides.
+
+    None, and nothing done, where they are not all float32 or all float64, a or b has less than two axes, or
+    `out` is read-only or has another shape: NumPy's rules go further."""
+
 # The following write `out`, of the dtype and shape of the first array unless said; arrays are C-contiguous.
 def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...
 def activation_grad(kind: str, slope: float, dh: Array, saved: Array, out: Array) -> None:

@@ -37,9 +37,10 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
     Source: the gufunc (n?,k),(k,m?)->(n?,m?) of PEP 465 and NumPy."""
     if isinstance(out, tuple) and len(out) == 1:
         (out,) = out
-    if not keywords and _is_plain(a, b):
-        if out is None or _is_result(out, a, b):
-            return _core.matmul(a, b, out)
+    if not keywords and type(a) is type(b) is np.ndarray and (out is None or type(out) is np.ndarray):
+        product = _core.matmul(a, b, out)  # nearly always: small ones must be quick
+        if product is not None:
+            return product
     if out is not None:
         keywords["out"] = out
     if keywords.keys() - {"out"} or any(map(_has_own_rules, (a, b, out))):
@@ -64,22 +65,6 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
         _multiply(left, right, result)
         np.copyto(target, result.reshape(shape[-target.ndim :] if target.ndim else ()), casting="same_kind")
     return out
-
-
-def _is_plain(a: Any, b: Any) -> bool:
-    """Whether the kernels can take them as they are: nearly always, and small products are quick."""
-    return type(a) is type(b) is np.ndarray and a.dtype is b.dtype in _KERNEL_TYPES and a.ndim > 1 < b.ndim
-
-
-def _is_result(out: Any, a: Array, b: Array) -> bool:
-    """Whether `out` is what they write as it is. Of stacks only a plain case is looked for."""
-    return (
-        type(out) is np.ndarray
-        and out.dtype is a.dtype
-        and a.shape[-1] == b.shape[-2]
-        and out.shape == (a.shape if a.ndim >= b.ndim else b.shape)[:-2] + (a.shape[-2], b.shape[-1])
-        and out.flags.writeable
-    )
 
 
 def _has_own_rules(value: object) -> bool:
