@@ -1,7 +1,8 @@
 // What the bindings of products share: arrays of any strides as operands and results.
 #pragma once
 #include "bindings/bindings.h"
-#include "core/arena.h"
+#include "cpu/dispatch.h"
+#include "cpu/gemm.h"
 
 namespace gemmule::bindings {
 
@@ -47,5 +48,59 @@ inline bool has_plain_rows(const py::array& out) {
 
 // Kept between calls, one a thread: a fresh megabyte would cost more than a small product.
 std::byte* call_workspace(Index bytes);
+
+template <class T>
+const cpu::Kernels<T>& kernels_of(const cpu::IsaTable& isa) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return isa.f32;
+  else
+    return isa.f64;
+}
+
+// A product on the team that it deserves; to be called without the GIL.
+template <class T>
+void multiply(const cpu::IsaTable& isa, const cpu::Gemm<T>& call);
+
+// What gemm() does beside A and B.
+struct Epilogue {
+  double alpha, beta;
+  Act act;
+  double slope;
+  template <class T>
+  void fill(cpu::Gemm<T>& call, const std::optional<py::array>& bias) const {
+    // alpha = 0 does not read A and B: they may hold NaN.
+    if (alpha == 0) call.a.cols = call.b.rows = 0;
+    call.alpha = static_cast<T>(alpha);
+    call.beta = static_cast<T>(beta);
+    call.bias = bias ? static_cast<const T*>(bias->data()) : nullptr;
+    call.act = act;
+    call.slope = static_cast<T>(slope);
+  }
+};
+
+// Of a product (m, n): whether bias and `out` fit it, and whether its bytes can be counted.
+void require_result(DType type, Index m, Index n, const std::optional<py::array>& bias,
+                    const std::optional<py::array>& out, double beta);
+bool overflows(DType type, Index m, Index n);
+// As the kernels read it, adjacent elements.
+void make_adjacent(std::optional<py::array>& bias);
+
+// The kernels write rows of adjacent columns that no input shares; any other `out` goes through such an
+// array.
+class ResultArray {
+ public:
+  ResultArray(DType type, Index m, Index n, const std::optional<py::array>& wanted,
+              std::initializer_list<const py::array*> inputs);  // nullptr: no such input
+  template <class T>
+  void fill(cpu::Gemm<T>& call) {
+    call.c = static_cast<T*>(target_.mutable_data());
+    call.c_row = target_.strides(0) / static_cast<Index>(sizeof(T));
+  }
+  py::array finish();
+
+ private:
+  py::array out_, target_;
+  bool direct_;
+};
 
 }  // namespace gemmule::bindings

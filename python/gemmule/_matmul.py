@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core
+from . import _core, _packed
 from .arrays import Array, Shape, as_array
 from .errors import DTypeError, ShapeError
 from .parameters import Parameter
@@ -15,20 +15,25 @@ _KERNEL_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _PLAIN = (np.ndarray, np.memmap, Parameter)
 
 
-def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, **keywords: Any) -> Any:
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike | _packed.PackedMatrix,
+    out: Array | tuple[Array] | None = None,
+    **keywords: Any,
+) -> Any:
     """The matrix product a b, with the semantics of `numpy.matmul`.
 
-    a (..., M, K), b (..., K, N) -> (..., M, N), leading axes broadcast against each other. A vector a (K,) is
-    a row and a vector b (K,) a column, whose axis is left out of the result; two vectors give a scalar.
-    `out` receives the result and is returned; it has the result's shape, or one that the stack broadcasts
-    to, any layout, and may overlap an input.
+    a (..., M, K), b (..., K, N) or a PackedMatrix (K, N) -> (..., M, N), leading axes broadcast against each
+    other. A vector a (K,) is a row and a vector b (K,) a column, whose axis is left out of the result; two
+    vectors give a scalar. `out` receives the result and is returned; it has the result's shape, or one that
+    the stack broadcasts to, any layout, and may overlap an input.
 
     float32 and float64 are multiplied by the kernels of `gemm`, in the wider type where they meet, as are
-    integers and float16 beside them where NumPy's promotion gives one of the two. A stack times one matrix is
-    one product where the rows of the stack lie evenly apart; other stacks are one product per matrix. NumPy
-    itself multiplies other types (integers, bool, float16, longdouble, complex, object), array subclasses and
-    objects with `__array_ufunc__`, and takes its own keywords (`casting`, `order`, `dtype`, `subok`,
-    `signature`, `axes`, `axis`).
+    integers and float16 beside them where NumPy's promotion gives one of the two. The products of a stack are
+    divided over the threads; a stack times one matrix is one product where the rows of the stack lie evenly
+    apart. NumPy itself multiplies other types (integers, bool, float16, longdouble, complex, object), array
+    subclasses and objects with `__array_ufunc__`, and takes its own keywords (`casting`, `order`, `dtype`,
+    `subok`, `signature`, `axes`, `axis`).
 
     ShapeError where a or b is a single number, the inner dimensions differ, the stacks do not broadcast, the
     result's size overflows or `out` does not fit; DTypeError where the result's type does not cast to that of
@@ -41,6 +46,10 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
         product = _core.matmul(a, b, out)  # nearly always: small ones must be quick
         if product is not None:
             return product
+    if isinstance(b, _packed.PackedMatrix):
+        if keywords:
+            raise TypeError(f"matmul: {', '.join(keywords)}: not with a PackedMatrix")
+        return _packed.matmul(a, b, out)
     if out is not None:
         keywords["out"] = out
     if keywords.keys() - {"out"} or any(map(_has_own_rules, (a, b, out))):
