@@ -47,7 +47,7 @@ def shapes() -> Iterator[tuple[int, int, int]]:
 
 
 def multiply(isa: str) -> None:
-    """Every type, orientation, gap and end, against NumPy."""
+    """Every type, orientation, gap and end, then stacks, against NumPy."""
     _core.force_isa(isa)
     rng = np.random.default_rng(14)
     memories = [Guarded(1 << 18) for _ in range(4)]
@@ -68,3 +68,9 @@ def multiply(isa: str) -> None:
     for i, shape in enumerate(shapes()):
         for dtype, (trans_a, trans_b), end in itertools.product(DTYPES, TRANSPOSES, (False, True)):
             check(shape, dtype, trans_a, trans_b, gap=3 * (i % 2), end=end)
+    for n, dtype, gap, end in itertools.product([2, 4, 7, 17, 33], DTYPES, (0, 3), (False, True)):
+        a, b, out = (
+            memory.place(integers(rng, (5 * n, n), dtype), gap, end).reshape(5, n, n)
+            for memory in memories[:3]
+        )
+        np.testing.assert_array_equal(gm.ops.matmul(a, b, out=out), np.matmul(a, b))

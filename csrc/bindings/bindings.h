@@ -24,6 +24,8 @@ void bind_graph(py::module_& m);
 void bind_programs(py::module_& m);
 void bind_training(py::module_& m);
 void bind_gemm(py::module_& m);
+void bind_stacks(py::module_& m);
+void bind_packed(py::module_& m);
 void bind_ops(py::module_& m);
 
 // -- arrays: checked, never converted -----------------------------------------------------------------------

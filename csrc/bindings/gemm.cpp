@@ -1,106 +1,30 @@
 // gm.ops.gemm: a kernel as a function on NumPy arrays of any layout.
-#include "cpu/gemm.h"
-
-#include <chrono>
-#include <cstdio>
-
-#include "bindings/bindings.h"
-#include "core/activations.h"
-#include "core/arena.h"
+#include "bindings/matrices.h"
 #include "core/names.h"
-#include "cpu/dispatch.h"
-#include "plan/crowding.h"
-#include "plan/program.h"
 
 namespace gemmule::bindings {
 namespace {
 
-// The first and one past the last byte that an array's elements occupy.
-struct Extent {
-  explicit Extent(const py::array& array) : begin(bytes(array)), end(begin) {
-    if (array.size() == 0) return;
-    end += array.itemsize();
-    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-      const py::ssize_t reach = (array.shape(axis) - 1) * array.strides(axis);
-      (reach < 0 ? begin : end) += reach;
-    }
-  }
-  bool overlaps(const Extent& other) const { return begin < other.end && other.begin < end; }
-  const std::byte *begin, *end;
-};
-
-bool in_elements(const py::array& array) {  // aligned, and every stride a whole number of elements
-  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
-    if (array.strides(axis) % array.itemsize() != 0) return false;
-  return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
-}
-
-py::array plain_copy(const py::array& array) { return array.attr("copy")("C").cast<py::array>(); }
-
 template <class T>
-MatrixView<const T> matrix(const py::array& array, bool transpose) {
-  const auto size = static_cast<Index>(sizeof(T));
-  const MatrixView<const T> view{static_cast<const T*>(array.data()), array.shape(0), array.shape(1),
-                                 array.strides(0) / size, array.strides(1) / size};
-  return transpose ? view.transposed() : view;
-}
-
-// Kept between calls: a fresh megabyte would cost more than a small product.
-std::byte* call_workspace(Index bytes) {
-  thread_local Arena arena;
-  if (arena.bytes() < bytes) arena = Arena(bytes);
-  return arena.data();
-}
-
-template <class T>
-void run(const py::array& a, const py::array& b, const py::array& bias, py::array& out, bool trans_a,
-         bool trans_b, double alpha, double beta, Act act, double slope, Precision precision) {
+void run(const py::array& a, const py::array& b, const std::optional<py::array>& bias, ResultArray& out,
+         bool trans_a, bool trans_b, const Epilogue& epilogue) {
   cpu::Gemm<T> call;
   call.a = matrix<T>(a, trans_a);
   call.b = matrix<T>(b, trans_b);
-  // alpha = 0 does not read A and B: they may hold NaN.
-  if (alpha == 0) call.a.cols = call.b.rows = 0;
-  call.c = static_cast<T*>(out.mutable_data());
-  call.c_row = out.strides(0) / static_cast<Index>(sizeof(T));
-  call.alpha = static_cast<T>(alpha);
-  call.beta = static_cast<T>(beta);
-  call.bias = bias.ndim() == 1 ? static_cast<const T*>(bias.data()) : nullptr;
-  call.act = act;
-  call.slope = static_cast<T>(slope);
-  call.precision = precision;
-  const auto& kernels = cpu::kernels<T>();
-  const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
-  const double flops =
-      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
-  const int members = flops < serial_below || cores_are_crowded() ? 1 : num_threads();
-  const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
-  std::byte* workspace = call_workspace(checked_mul(each, members));
+  out.fill(call);
+  epilogue.fill(call, bias);
   const py::gil_scoped_release release;
-  using Clock = std::chrono::steady_clock;
-  const auto start = verbose() ? Clock::now() : Clock::time_point();
-  run_team(members,
-           [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
-  if (verbose()) {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    std::fprintf(stderr,
-                 "gemmule: %-15s %lldx%lld %lldx%lld -> %lldx%lld path=\"%s\" isa=%s threads=%d %.1f us %.1f "
-                 "GFLOP/s\n",
-                 "gemm", static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(k),
-                 static_cast<long long>(n), static_cast<long long>(m), static_cast<long long>(n),
-                 cpu::gemm_path(kernels, call), cpu::active().name, members, seconds * 1e6,
-                 flops / seconds * 1e-9);
-  }
+  multiply(cpu::active(), call);
 }
 
-py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double alpha, double beta,
+py::array gemm(py::array a, py::array b, const std::optional<py::array>& wanted, double alpha, double beta,
                bool trans_a, bool trans_b, std::optional<py::array> bias, const std::string& activation,
-               double slope, const std::string& precision_name) {
-  const Act act = act_of(activation);
-  const Precision precision = precision_of(precision_name);
+               double slope, const std::string& precision) {
+  const Epilogue epilogue{alpha, beta, act_of(activation), slope, precision_of(precision)};
   const DType type = dtype_of(a, "gemm: a");
   // Messages are made only where they are needed: a small product costs less than one of them.
   if (type == DType::i64) fail(ErrorKind::dtype, "gemm: a is int64, not float32 or float64");
-  if (precision == Precision::bf16 && type != DType::f32)
+  if (epilogue.precision == Precision::bf16 && type != DType::f32)
     fail(ErrorKind::dtype, "gemm: precision 'bf16' is for float32, not ", name_of(type));
   require_type(b, type, "gemm: b");
   if (a.ndim() != 2 || b.ndim() != 2)
@@ -109,46 +33,21 @@ py::array gemm(py::array a, py::array b, std::optional<py::array> wanted, double
   if (k != inner)
     fail(ErrorKind::shape, "gemm: inner dimensions differ: op(a) (", m, ", ", k, "), op(b) (", inner, ", ", n,
          ")");
-  if (bias) {
-    require_type(*bias, type, "gemm: bias");
-    if (bias->ndim() != 1 || bias->shape(0) != n)
-      fail(ErrorKind::shape, "gemm: bias ", shape_of(*bias), " does not fit ", n, " columns");
-  }
-  if (wanted) {
-    require_type(*wanted, type, "gemm: out");
-    if (wanted->ndim() != 2 || wanted->shape(0) != m || wanted->shape(1) != n)
-      fail(ErrorKind::shape, "gemm: out ", shape_of(*wanted), " is not (", m, ", ", n, ")");
-    if (!wanted->writeable()) fail(ErrorKind::value, "gemm: out is read-only");
-  } else if (beta != 0) {
-    fail(ErrorKind::value, "gemm: beta is ", beta, " without out to scale");
-  }
-  Index count, size;  // of elements and bytes, counted as NumPy does where one of m and n is 0
-  if (__builtin_mul_overflow(std::max<Index>(m, 1), std::max<Index>(n, 1), &count) ||
-      __builtin_mul_overflow(count, size_of(type), &size))
+  require_result(type, m, n, bias, wanted, beta);
+  if (overflows(type, m, n))
     fail(ErrorKind::shape, "gemm: a ", shape_of(a), " and b ", shape_of(b), ": the size of (", m, ", ", n,
          ") overflows");
   if (!in_elements(a)) a = plain_copy(a);
   if (!in_elements(b)) b = plain_copy(b);
-  py::array contiguous_bias = bias ? *bias : py::array(numpy_dtype(type), Shape{1, 1}.dims());
-  if (bias && (contiguous_bias.strides(0) != contiguous_bias.itemsize() || !in_elements(contiguous_bias)))
-    contiguous_bias = plain_copy(contiguous_bias);
-
-  // The kernels write rows of adjacent columns that no input shares; any other `out` goes through such an
-  // array.
-  py::array out = wanted ? *wanted : py::array(numpy_dtype(type), Shape{m, n}.dims());
-  const Extent extent(out);
-  const bool direct = in_elements(out) && (n <= 1 || out.strides(1) == out.itemsize()) &&
-                      (m <= 1 || out.strides(0) >= n * out.itemsize()) && !extent.overlaps(Extent(a)) &&
-                      !extent.overlaps(Extent(b)) && !(bias && extent.overlaps(Extent(contiguous_bias)));
-  py::array target = direct ? out : plain_copy(out);
+  make_adjacent(bias);
+  ResultArray out(type, m, n, wanted, {&a, &b, bias ? &*bias : nullptr});
   if (m > 0 && n > 0) {
     if (type == DType::f32)
-      run<float>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope, precision);
+      run<float>(a, b, bias, out, trans_a, trans_b, epilogue);
     else
-      run<double>(a, b, contiguous_bias, target, trans_a, trans_b, alpha, beta, act, slope, precision);
+      run<double>(a, b, bias, out, trans_a, trans_b, epilogue);
   }
-  if (!direct) out[py::ellipsis()] = target;
-  return out;
+  return out.finish();
 }
 
 }  // namespace

@@ -10,5 +10,7 @@ PYBIND11_MODULE(_core, m) {
   bind_programs(m);
   bind_training(m);
   bind_gemm(m);
+  bind_stacks(m);
+  bind_packed(m);
   bind_ops(m);
 }

@@ -5,6 +5,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/gemm.h"
+#include "cpu/panels.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -316,29 +317,17 @@ double max_abs(const Operand& x, const Team& team) {
   return kernels<T>().element.max_abs(part.size(), x.as<const T>() + part.begin);
 }
 
-// The panels of W^T (cols x rows) that this member moves, as columns of W^T.
+// Weights (rows, cols) are the transpose of what multiplies.
 template <class T>
-Span panel_part(Index rows, const Team& team) {
-  return team.share(rows, panel_width(kernels<T>().gemm, rows));
+void weights_to_panels(Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
+  to_panels(kernels<T>().gemm, team, {static_cast<const T*>(matrix), cols, rows, 1, cols},
+            static_cast<T*>(panels));
 }
 
 template <class T>
-void to_panels(Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
-  const Span part = panel_part<T>(rows, team);
-  const GemmKernels<T>& k = kernels<T>().gemm;
-  const Index width = panel_width(k, rows);
-  k.pack_b(cols, part.size(), width, static_cast<const T*>(matrix) + part.begin * cols, 1, cols,
-           static_cast<T*>(panels) + part.begin * cols);
-}
-
-template <class T>
-void from_panels(Index rows, Index cols, const void* panels, void* matrix, const Team& team) {
-  const Span part = panel_part<T>(rows, team);
-  const GemmKernels<T>& k = kernels<T>().gemm;
-  const Index width = panel_width(k, rows);
-  for (Index j = part.begin; j < part.end; j += width)
-    k.transpose_out(std::min(width, part.end - j), cols, static_cast<const T*>(panels) + j * cols, width,
-                    static_cast<T*>(matrix) + j * cols, cols, nullptr, Act::identity, T(1));
+void weights_from_panels(Index rows, Index cols, const void* panels, void* matrix, const Team& team) {
+  from_panels_of_transpose(kernels<T>().gemm, team, cols, rows, static_cast<const T*>(panels),
+                           static_cast<T*>(matrix));
 }
 
 }  // namespace
@@ -366,10 +355,12 @@ const Backend backend = {
       return x.type == DType::f64 ? max_abs<double>(x, team) : max_abs<float>(x, team);
     },
     [](DType type, Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
-      (type == DType::f64 ? to_panels<double> : to_panels<float>)(rows, cols, matrix, panels, team);
+      (type == DType::f64 ? weights_to_panels<double> : weights_to_panels<float>)(rows, cols, matrix, panels,
+                                                                                  team);
     },
     [](DType type, Index rows, Index cols, const void* panels, void* matrix, const Team& team) {
-      (type == DType::f64 ? from_panels<double> : from_panels<float>)(rows, cols, panels, matrix, team);
+      (type == DType::f64 ? weights_from_panels<double> : weights_from_panels<float>)(rows, cols, panels,
+                                                                                      matrix, team);
     },
     [](DType type, Index rows, Index cols) {
       return type == DType::f64 ? panel_elements(kernels<double>().gemm, cols, rows)

@@ -195,6 +195,39 @@ def gemm(
 ) -> Array:
     """out = act(alpha op(a) op(b) + beta out + bias). Any strides; a and b are matrices of one real dtype."""
 
+def matmul(a: Array, b: Array, out: Array | None = None) -> Array | None:
+    """out = a b, stacks of matrices (..., M, K) and (..., K, N) broadcast against each other, of any strides.
+
+    None, and nothing done, where they are not all float32 or all float64, a or b has less than two axes, or
+    `out` is read-only or has another shape: NumPy's rules go further."""
+
+@final
+class PackedMatrix:
+    """op(b) (K, N) in panels, of float32 or float64; safe to use from several threads at once."""
+
+    def __init__(self, b: Array, trans: bool) -> None: ...
+    def refresh(self, b: Array, trans: bool) -> None: ...
+    def unpack(self) -> Array:
+        """A new array (K, N)."""
+    def gemm(
+        self,
+        a: Array,
+        out: Array | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        trans_a: bool = False,
+        bias: Array | None = None,
+        activation: str = "identity",
+        slope: float = 1.0,
+    ) -> Array:
+        """out = act(alpha op(a) packed + beta out + bias)."""
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
 # The following write `out`, of the dtype and shape of the first array unless said; arrays are C-contiguous.
 def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...
 def activation_grad(kind: str, slope: float, dh: Array, saved: Array, out: Array) -> None:

@@ -1,14 +1,12 @@
 """`matmul`: the compiled product under the rules of NumPy's."""
 
-import math
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core
-from .arrays import Array, Shape, as_array, overlaps
+from . import _core, _packed
+from .arrays import Array, Shape, as_array
 from .errors import DTypeError, ShapeError
 from .parameters import Parameter
 
@@ -17,20 +15,25 @@ _KERNEL_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _PLAIN = (np.ndarray, np.memmap, Parameter)
 
 
-def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, **keywords: Any) -> Any:
+def matmul(
+    a: ArrayLike,
+    b: ArrayLike | _packed.PackedMatrix,
+    out: Array | tuple[Array] | None = None,
+    **keywords: Any,
+) -> Any:
     """The matrix product a b, with the semantics of `numpy.matmul`.
 
-    a (..., M, K), b (..., K, N) -> (..., M, N), leading axes broadcast against each other. A vector a (K,) is
-    a row and a vector b (K,) a column, whose axis is left out of the result; two vectors give a scalar.
-    `out` receives the result and is returned; it has the result's shape, or one that the stack broadcasts
-    to, any layout, and may overlap an input.
+    a (..., M, K), b (..., K, N) or a PackedMatrix (K, N) -> (..., M, N), leading axes broadcast against each
+    other. A vector a (K,) is a row and a vector b (K,) a column, whose axis is left out of the result; two
+    vectors give a scalar. `out` receives the result and is returned; it has the result's shape, or one that
+    the stack broadcasts to, any layout, and may overlap an input.
 
     float32 and float64 are multiplied by the kernels of `gemm`, in the wider type where they meet, as are
-    integers and float16 beside them where NumPy's promotion gives one of the two. A stack times one matrix is
-    one product where the rows of the stack lie evenly apart; other stacks are one product per matrix. NumPy
-    itself multiplies other types (integers, bool, float16, longdouble, complex, object), array subclasses and
-    objects with `__array_ufunc__`, and takes its own keywords (`casting`, `order`, `dtype`, `subok`,
-    `signature`, `axes`, `axis`).
+    integers and float16 beside them where NumPy's promotion gives one of the two. The products of a stack are
+    divided over the threads; a stack times one matrix is one product where the rows of the stack lie evenly
+    apart. NumPy itself multiplies other types (integers, bool, float16, longdouble, complex, object), array
+    subclasses and objects with `__array_ufunc__`, and takes its own keywords (`casting`, `order`, `dtype`,
+    `subok`, `signature`, `axes`, `axis`).
 
     ShapeError where a or b is a single number, the inner dimensions differ, the stacks do not broadcast, the
     result's size overflows or `out` does not fit; DTypeError where the result's type does not cast to that of
@@ -39,8 +42,14 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
     Source: the gufunc (n?,k),(k,m?)->(n?,m?) of PEP 465 and NumPy."""
     if isinstance(out, tuple) and len(out) == 1:
         (out,) = out
-    if not keywords and _is_one_product(a, b, out):
-        return _one_product(a, b, out)
+    if not keywords and type(a) is type(b) is np.ndarray and (out is None or type(out) is np.ndarray):
+        product = _core.matmul(a, b, out)  # nearly always: small ones must be quick
+        if product is not None:
+            return product
+    if isinstance(b, _packed.PackedMatrix):
+        if keywords:
+            raise TypeError(f"matmul: {', '.join(keywords)}: not with a PackedMatrix")
+        return _packed.matmul(a, b, out)
     if out is not None:
         keywords["out"] = out
     if keywords.keys() - {"out"} or any(map(_has_own_rules, (a, b, out))):
@@ -58,39 +67,13 @@ def matmul(a: ArrayLike, b: ArrayLike, out: Array | tuple[Array] | None = None, 
         return result if result.ndim else result[()]
     _require_out(out, stack, core, dtype)
     target, shape = np.asarray(out), stack + core
-    # One product minds its overlaps itself; of several, one may write what a later one reads.
-    aliased = bool(stack) and overlaps(target, left, right)
-    if target.shape == shape and target.dtype == dtype and not aliased:
+    if target.shape == shape and target.dtype == dtype:
         _multiply(left, right, target)
     else:
         result = _empty(shape, dtype, left, right)
         _multiply(left, right, result)
         np.copyto(target, result.reshape(shape[-target.ndim :] if target.ndim else ()), casting="same_kind")
     return out
-
-
-def _is_one_product(a: Any, b: Any, out: Any) -> bool:
-    """Whether the kernel can take them as they are: nearly always, and small products are quick."""
-    return (
-        type(a) is type(b) is np.ndarray
-        and a.dtype is b.dtype in _KERNEL_TYPES
-        and a.ndim == b.ndim == 2
-        and a.shape[1] == b.shape[0]
-        and (out is None or _is_result(out, a, b))
-    )
-
-
-def _one_product(a: Any, b: Any, out: Any) -> Array:
-    return _core.gemm(a, b, _empty((a.shape[0], b.shape[1]), a.dtype, a, b) if out is None else out)
-
-
-def _is_result(out: Any, a: Array, b: Array) -> bool:
-    return (
-        type(out) is np.ndarray
-        and out.dtype is a.dtype
-        and out.shape == (a.shape[0], b.shape[1])
-        and out.flags.writeable
-    )
 
 
 def _has_own_rules(value: object) -> bool:
@@ -138,42 +121,9 @@ def _require_out(out: Any, stack: Shape, core: Shape, dtype: np.dtype[Any]) -> N
 
 
 def _multiply(a: Array, b: Array, out: Array) -> None:
-    """`out` = a b, of its shape and type, in one product or several."""
+    """`out` = a b, of its shape and type."""
     if b.ndim == 1:
         b, out = b[:, None], out[..., None]
     if a.ndim == 1:
         a, out = a[None, :], out[..., None, :]
-    if out.ndim == 2:
-        _core.gemm(a, b, out)
-    elif a.shape[-1] == 0:
-        out[...] = 0
-    elif out.size:
-        stack = out.shape[:-2]
-        _multiply_stacks(_spread(a, stack), _spread(b, stack), out)
-
-
-def _spread(array: Array, stack: Shape) -> Array:
-    return array if array.shape[:-2] == stack else np.broadcast_to(array, stack + array.shape[-2:])
-
-
-def _multiply_stacks(a: Array, b: Array, out: Array) -> None:
-    """Three stacks of one shape. Where b repeats one matrix, the rows of a whole stack are one operand."""
-    if out.ndim > 2 and _repeats(b) and _joined(a) and _joined(out):
-        rows = math.prod(out.shape[:-1])
-        b = b[(0,) * (b.ndim - 2)]
-        a, out = a.reshape(rows, a.shape[-1]), out.reshape(rows, out.shape[-1])
-    if out.ndim == 2:
-        _core.gemm(a, b, out)
-    else:
-        for x, y, z in zip(a, b, out, strict=True):
-            _multiply_stacks(x, y, z)
-
-
-def _repeats(stack: Array) -> bool:
-    return all(n == 1 or step == 0 for n, step in zip(stack.shape[:-2], stack.strides, strict=False))
-
-
-def _joined(stack: Array) -> bool:
-    """Whether the rows of all matrices lie evenly apart: `reshape` to (rows, columns) then copies nothing."""
-    axes = [(n, step) for n, step in zip(stack.shape[:-1], stack.strides, strict=False) if n != 1]
-    return all(outer == n * step for (_, outer), (n, step) in pairwise(axes))
+    _core.matmul(a, b, out)

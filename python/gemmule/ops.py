@@ -14,14 +14,15 @@ from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
 from ._matmul import matmul
+from ._packed import PackedMatrix, converted
 from ._precision import checked_precision, precision_now
 from .arrays import Array, Shape, any_array, fraction, overlaps, real_array, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
-    "activation", "activation_backward", "dense", "dense_backward", "dropout", "elu", "gelu", "gemm",
-    "leaky_relu", "loss", "loss_backward", "matmul", "relu", "sigmoid", "silu", "softmax", "softmax_backward",
-    "softplus", "sum_rows", "tanh",
+    "PackedMatrix", "activation", "activation_backward", "dense", "dense_backward", "dropout", "elu", "gelu",
+    "gemm", "leaky_relu", "loss", "loss_backward", "matmul", "relu", "sigmoid", "silu", "softmax",
+    "softmax_backward", "softplus", "sum_rows", "tanh",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ _IDENTITY = activations.Builtin("identity", 1.0)
 
 def gemm(
     a: ArrayLike,
-    b: ArrayLike,
+    b: ArrayLike | PackedMatrix,
     out: Array | None = None,
     alpha: float = 1.0,
     beta: float = 0.0,
@@ -48,9 +49,10 @@ def gemm(
 ) -> Array:
     """out = act(alpha op(a) op(b) + beta out + bias), op transposing where trans_a, trans_b say so.
 
-    op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
-    it. precision: "bf16" rounds a and b to bfloat16 on the way and multiplies them with float32 sums, for
-    float32 alone (else DTypeError); its error is |C - AB| <= 2^-6.99 |A||B|, see docs/math.md."""
+    op(a) (M, K), op(b) (K, N) or a PackedMatrix of it, bias (N,), out (M, N); beta other than 0 needs `out`,
+    beta = 0 never reads it. precision: "bf16" rounds a and b to bfloat16 on the way and multiplies them with
+    float32 sums, for float32 alone (else DTypeError) and not packed (else ValueError); its error is
+    |C - AB| <= 2^-6.99 |A||B|, see docs/math.md."""
     # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
     if not (
         type(a) is np.ndarray
@@ -58,6 +60,10 @@ def gemm(
         and bias is None
         and a.dtype is b.dtype in _KERNEL_TYPES
     ):
+        if isinstance(b, PackedMatrix):
+            if checked_precision(precision, "gemm: precision") != "full":
+                raise ValueError(f"gemm: precision {precision!r} of a PackedMatrix, which holds every bit")
+            return _gemm_packed(a, b, out, alpha, beta, trans_a, trans_b, bias, _builtin(activation, slope))
         if bias is None:
             a, b = _common("gemm", a=a, b=b)
         else:
@@ -79,15 +85,45 @@ def gemm(
     )
 
 
+def _gemm_packed(
+    a: ArrayLike,
+    b: PackedMatrix,
+    out: Array | None,
+    alpha: float,
+    beta: float,
+    trans_a: bool,
+    trans_b: bool,
+    bias: ArrayLike | None,
+    act: activations.Builtin,
+) -> Array:
+    if trans_b:
+        raise ValueError("gemm: trans_b of a PackedMatrix: pack the transpose, PackedMatrix(b, trans=True)")
+    if out is not None and not isinstance(out, np.ndarray):
+        raise DTypeError(f"gemm: out must be an array, not {type(out).__name__}")
+    left = converted(a, b.dtype, "gemm: a")
+    row = None if bias is None else converted(bias, b.dtype, "gemm: bias")
+    alpha, beta = real_number(alpha, "gemm: alpha"), real_number(beta, "gemm: beta")
+    return b._panels.gemm(left, out, alpha, beta, bool(trans_a), row, act.name, act.slope)
+
+
 def dense(
     x: ArrayLike,
-    weight: ArrayLike,
+    weight: ArrayLike | PackedMatrix,
     bias: ArrayLike | None = None,
     activation: str = "identity",
     slope: float | None = None,
     out: Array | None = None,
 ) -> Array:
-    """act(x W^T + b): x (N, n_in), weight (n_out, n_in), bias (n_out,) -> (N, n_out)."""
+    """act(x W^T + b): x (N, n_in), bias (n_out,), weight (n_out, n_in) or PackedMatrix(weight, trans=True)
+    -> (N, n_out)."""
+    if isinstance(weight, PackedMatrix):
+        x = any_array(x, "x")
+        if x.ndim != 2 or x.shape[1] != weight.shape[0]:
+            raise ShapeError(
+                f"dense: x has shape {x.shape}; packed W^T {weight.shape} does not chain with it (weights "
+                "are packed by PackedMatrix(weight, trans=True))"
+            )
+        return gemm(x, weight, out, bias=bias, activation=activation, slope=slope)
     x, weight = any_array(x, "x"), any_array(weight, "weight")
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ShapeError(f"dense: x has shape {x.shape}; weight {weight.shape} does not chain with it")
