@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "cpu/epilogue.h"
+#include "cpu/skinny.h"
+
 namespace gemmule::cpu {
 namespace {
 
@@ -55,27 +58,6 @@ Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
   turned.c_row = round_up(call.a.rows, k.lanes);
   turned.alpha = call.alpha;
   return turned;
-}
-
-// What the micro-kernel applies to a tile while it is in registers.
-template <class T>
-Act act_in_registers(const Gemm<T>& call) {
-  const bool cheap = call.act == Act::relu || call.act == Act::leaky_relu;
-  return cheap && !call.saved ? call.act : Act::identity;
-}
-
-// What it leaves: the other activations and the derivatives, over rows that were just written.
-template <class T>
-void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
-  if (call.act == Act::identity || act_in_registers(call) == call.act) return;
-  for (Index i = rows.begin; i < rows.end; ++i) {
-    T* row = call.c + i * call.c_row + cols.begin;
-    if (call.saved)
-      kernels.element.activation_grad(call.act, call.slope, cols.size(), row,
-                                      call.saved + i * call.b.cols + cols.begin, row);
-    else
-      kernels.element.activation(call.act, call.slope, cols.size(), row, row);
-  }
 }
 
 // Members form a grid over C, cut at multiples of `grain` columns (`by_columns`: into as many as can be): the
@@ -297,6 +279,18 @@ void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>
   finish_rows(kernels, call, {0, m}, cols);
 }
 
+enum class Path { strips, dots, turned_over, blocks };
+
+// How a product is computed.
+template <class T>
+Path select(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if (call.b_form == Form::panels_of_transpose) return Path::turned_over;
+  if (call.b_form != Form::strided || call.c_form != Form::strided) return Path::blocks;
+  if (fits_strips(kernels, call)) return Path::strips;
+  if (fits_dots(kernels, call)) return Path::dots;
+  return turns_over(kernels.gemm, call) ? Path::turned_over : Path::blocks;
+}
+
 }  // namespace
 
 template <class T>
@@ -309,7 +303,8 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
                        checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
-  return checked_mul(strip + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
+  return std::max(checked_mul(strip + std::max(as_it_is, turned), static_cast<Index>(sizeof(T))),
+                  skinny_workspace(kernels, call));
 }
 
 template <class T>
@@ -317,7 +312,17 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
   if (call.b_form == Form::panels) return "b in panels";
   if (call.c_form == Form::panels) return "into panels";
-  if (turns_over(kernels.gemm, call)) return "turned over";
+  if (is_plain_column(call)) return gemm_path(kernels, as_row(call));
+  switch (select(kernels, call)) {
+    case Path::strips:
+      return "strips";
+    case Path::dots:
+      return "dots";
+    case Path::turned_over:
+      return "turned over";
+    case Path::blocks:
+      break;
+  }
   const bool a = a_in_place(call), b = b_in_place(call);
   return a && b ? "in place" : a ? "a in place" : b ? "b in place" : "packed";
 }
@@ -325,7 +330,17 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
 template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace) {
   T* memory = static_cast<T*>(workspace);
-  if (turns_over(kernels.gemm, call)) return gemm_turned_over(kernels, team, call, memory);
+  if (is_plain_column(call)) return gemm(kernels, team, as_row(call), workspace);
+  switch (select(kernels, call)) {
+    case Path::strips:
+      return strips(kernels, team, call);
+    case Path::dots:
+      return dots(kernels, team, call, memory);
+    case Path::turned_over:
+      return gemm_turned_over(kernels, team, call, memory);
+    case Path::blocks:
+      break;
+  }
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
+#include "cpu/isa/skinny.inl"
 #include "cpu/kernels.h"
 
 namespace gemmule::cpu::GEMMULE_ISA {
@@ -12,7 +13,7 @@ constexpr Kernels<T> kernels() {
   // in either type.
   constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
-  return {gemm_kernels<T>(depth, columns), element_kernels<T>(), fma_chains<T>};
+  return {gemm_kernels<T>(depth, columns), skinny_kernels<T>(), element_kernels<T>(), fma_chains<T>};
 }
 
 extern const IsaTable table;
