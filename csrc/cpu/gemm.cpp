@@ -308,6 +308,13 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
 }
 
 template <class T>
+int gemm_members(const Gemm<T>& call, int most) {
+  const double flops = 2.0 * static_cast<double>(call.a.rows) * static_cast<double>(call.a.cols) *
+                       static_cast<double>(call.b.cols);
+  return flops < serial_below ? 1 : most;
+}
+
+template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
   if (call.b_form == Form::panels) return "b in panels";
@@ -350,6 +357,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
 }
 
 #define GEMMULE_INSTANTIATE(T)                                          \
+  template int gemm_members<T>(const Gemm<T>&, int);                    \
   template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
   template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \
   template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);

@@ -48,6 +48,10 @@ def gemm(
 
     op(a) (M, K), op(b) (K, N), bias (N,), out (M, N); beta other than 0 needs `out`, beta = 0 never reads
     it."""
+    if bias is None and activation == "identity" and slope is None:
+        done = _core.plain_gemm(a, b, out, alpha, beta, trans_a, trans_b)
+        if done is not None:
+            return done
     # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
     if not (
         type(a) is np.ndarray
