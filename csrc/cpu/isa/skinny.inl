@@ -135,15 +135,18 @@ GM_INLINE void accumulate_dots(Index depth, const T* const (&a)[R], const T* con
   for (int u = 0; u < U; ++u)
 #pragma GCC unroll 16
     for (int i = 0; i < R * S; ++i) acc[u][i] = Vec<T>{};
+  // The shorter side waits in registers; the other passes. With both in registers GCC loads one of them again
+  // for every use, which took half as long again for two rows.
+  constexpr int few = R < S ? R : S, many = R < S ? S : R;
   const auto step = [&](auto span, Index p, Vec<T>(&into)[R* S]) __attribute__((always_inline)) {
-    Vec<T> bv[S];
+    Vec<T> held[few];
 #pragma GCC unroll 8
-    for (int j = 0; j < S; ++j) bv[j] = span.load(b[j] + p);
+    for (int i = 0; i < few; ++i) held[i] = span.load((R < S ? a[i % R] : b[i % S]) + p);
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      const Vec<T> av = span.load(a[i] + p);
+    for (int j = 0; j < many; ++j) {
+      const Vec<T> passing = span.load((R < S ? b[j % S] : a[j % R]) + p);
 #pragma GCC unroll 8
-      for (int j = 0; j < S; ++j) into[i * S + j] += av * bv[j];
+      for (int i = 0; i < few; ++i) into[R < S ? i * S + j : j * S + i] += held[i] * passing;
     }
   };
   Index p = 0;
