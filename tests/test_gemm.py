@@ -186,6 +186,26 @@ def test_bias_and_activation_epilogue(isa: str, dtype: type, activation: str) ->
         assert (abs(got - form.f(z, form.slope)) <= bound).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lanes_take_at_most_384_terms(isa: str, dtype: type) -> None:
+    """K beyond 384 terms of every lane, and B so large that rows are read a few at a time."""
+    rng = np.random.default_rng(5)
+    for m, n, k in [
+        (1, 9, 20_000),
+        (3, 5, 13_000),
+        (17, 2, 7_000),
+        (1, 3000, 400),
+        (2, 2100, 390),
+        (7, 1500, 800),
+    ]:
+        for trans_a, trans_b in TRANSPOSES:
+            a, b = operands(lambda shape: rng.random(shape).astype(dtype), m, n, k, trans_a, trans_b)
+            bias = rng.random(n).astype(dtype)
+            want, size = reference.gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias, exact=EXACT[dtype])
+            got = gm.ops.gemm(a, b, trans_a=trans_a, trans_b=trans_b, bias=bias)
+            assert lapack_ratio(got, want, size) < 16, f"m={m} n={n} trans={trans_a, trans_b}"
+
+
 # -- threads -------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +221,9 @@ def thread_counts() -> Iterator[list[int]]:
     "shape",
     [
         (1, 2000, 1500),
+        (8, 1200, 700),
+        (900, 1025, 5),
+        (11, 1500, 300),
         (2000, 1, 1500),
         (1, 1, 300_000),
         (2, 3, 100_000),

@@ -25,7 +25,7 @@ void measure(benchmark::State& state, const Shape& shape, int threads) {
   call.c_row = shape.n;
   const double flops =
       2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
-  const int members = flops < serial_below ? 1 : threads;
+  const int members = cpu::gemm_members(call, threads);
   const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
   const Arena workspace(checked_mul(each, members));
   state.SetLabel(cpu::gemm_path(kernels, call));

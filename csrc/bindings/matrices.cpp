@@ -18,24 +18,27 @@ std::byte* call_workspace(Index bytes) {
 template <class T>
 void multiply(const cpu::IsaTable& isa, const cpu::Gemm<T>& call) {
   const cpu::Kernels<T>& kernels = kernels_of<T>(isa);
-  const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
-  const double flops =
-      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(std::max<Index>(k, 1));
-  const int members = flops < serial_below || cores_are_crowded() ? 1 : num_threads();
+  const int most = cpu::gemm_members(call, max_threads);
+  const int members = most == 1 || cores_are_crowded() ? 1 : std::min(most, num_threads());
   const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
   std::byte* workspace = call_workspace(checked_mul(each, members));
   using Clock = std::chrono::steady_clock;
   const auto start = verbose() ? Clock::now() : Clock::time_point();
-  run_team(members,
-           [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
+  if (members == 1)
+    cpu::gemm(kernels, Team::serial(), call, workspace);
+  else
+    run_team(members,
+             [&](const Team& team) { cpu::gemm(kernels, team, call, workspace + each * team.rank()); });
   if (verbose()) {
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    const auto m = static_cast<long long>(call.a.rows), k = static_cast<long long>(call.a.cols),
+               n = static_cast<long long>(call.b.cols);
+    const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
     std::fprintf(stderr,
                  "gemmule: %-15s %lldx%lld %lldx%lld -> %lldx%lld path=\"%s\" isa=%s threads=%d %.1f us %.1f "
                  "GFLOP/s\n",
-                 "gemm", static_cast<long long>(m), static_cast<long long>(k), static_cast<long long>(k),
-                 static_cast<long long>(n), static_cast<long long>(m), static_cast<long long>(n),
-                 cpu::gemm_path(kernels, call), isa.name, members, seconds * 1e6, flops / seconds * 1e-9);
+                 "gemm", m, k, k, n, m, n, cpu::gemm_path(kernels, call), isa.name, members, seconds * 1e6,
+                 flops / seconds * 1e-9);
   }
 }
 template void multiply<float>(const cpu::IsaTable&, const cpu::Gemm<float>&);

@@ -5,6 +5,7 @@
 
 #include "cpu/gemm_bf16.h"
 #include "cpu/gemm_parts.h"
+#include "cpu/skinny.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -289,6 +290,18 @@ void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>
   finish_rows(kernels, call, {0, m}, cols);
 }
 
+enum class Path { strips, dots, turned_over, blocks };
+
+// How a product is computed: by its shape, strides and type alone.
+template <class T>
+Path select(const Kernels<T>& kernels, const Gemm<T>& call) {
+  if (call.b_form == Form::panels_of_transpose) return Path::turned_over;
+  if (call.b_form != Form::strided || call.c_form != Form::strided) return Path::blocks;
+  if (fits_strips(kernels, call)) return Path::strips;
+  if (fits_dots(kernels, call)) return Path::dots;
+  return turns_over(kernels.gemm, call) ? Path::turned_over : Path::blocks;
+}
+
 }  // namespace
 
 template <class T>
@@ -303,7 +316,20 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
                        checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
-  return checked_mul(strips + std::max(as_it_is, turned), static_cast<Index>(sizeof(T)));
+  return std::max(checked_mul(strips + std::max(as_it_is, turned), static_cast<Index>(sizeof(T))),
+                  skinny_workspace(kernels, call));
+}
+
+// Waking two threads for one product and waiting for both costs 3 us (a region within a running team less:
+// serial_below). Half of it saved pays for that from 7 us on: 64 x 64 x 64 takes 5.2 us on one thread and 7.6
+// on two, 80 x 80 x 80 9.9 and 9.0; a vector times 256 x 256 3.5 and 5.3, times 512 x 512 13.4 and 12.0.
+template <class T>
+int gemm_members(const Gemm<T>& call, int most) {
+  const double m = static_cast<double>(call.a.rows), k = static_cast<double>(call.a.cols),
+               n = static_cast<double>(call.b.cols), size = sizeof(T);
+  const bool computes_long = 2 * m * n * k * size >= 8e5 * sizeof(float);
+  const bool reads_long = (m * k + k * n + m * n) * size >= 5e5;
+  return computes_long || reads_long ? most : 1;
 }
 
 template <class T>
@@ -312,7 +338,17 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
   if (call.b_form == Form::panels) return "b in panels";
   if (call.c_form == Form::panels) return "into panels";
-  if (turns_over(kernels.gemm, call)) return "turned over";
+  if (is_plain_column(call)) return gemm_path(kernels, as_row(call));
+  switch (select(kernels, call)) {
+    case Path::strips:
+      return "strips";
+    case Path::dots:
+      return "dots";
+    case Path::turned_over:
+      return "turned over";
+    case Path::blocks:
+      break;
+  }
   const bool a = a_in_place(call), b = b_in_place(call);
   return a && b ? "in place" : a ? "a in place" : b ? "b in place" : "packed";
 }
@@ -322,7 +358,17 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
   T* memory = static_cast<T*>(workspace);
   if constexpr (std::is_same_v<T, float>)
     if (call.precision == Precision::bf16) return gemm_bf16(kernels, team, call, memory);
-  if (turns_over(kernels.gemm, call)) return gemm_turned_over(kernels, team, call, memory);
+  if (is_plain_column(call)) return gemm(kernels, team, as_row(call), workspace);
+  switch (select(kernels, call)) {
+    case Path::strips:
+      return strips(kernels, team, call);
+    case Path::dots:
+      return dots(kernels, team, call, memory);
+    case Path::turned_over:
+      return gemm_turned_over(kernels, team, call, memory);
+    case Path::blocks:
+      break;
+  }
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;
@@ -332,6 +378,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
 }
 
 #define GEMMULE_INSTANTIATE(T)                                          \
+  template int gemm_members<T>(const Gemm<T>&, int);                    \
   template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
   template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \
   template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);

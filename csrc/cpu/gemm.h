@@ -51,6 +51,10 @@ struct Gemm {
   Precision precision = Precision::full;
 };
 
+// The number of members, at most `most`, that this product pays for.
+template <class T>
+int gemm_members(const Gemm<T>& call, int most);
+
 // Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not
 // read.
 template <class T>

@@ -82,6 +82,44 @@ struct Bf16Kernels {
   void (*pack_b)(Index depth, Index cols, Index width, const float* b, Index row, Index step, float* dst);
 };
 
+// A tile of C = act(alpha A B + beta C + bias) whose operands both lie along the depth: A(i, p) at
+// a[i * a_row + p], B(p, j) at b[j * b_row + p]. Nothing else of them is read, and of C only `rows` x `cols`
+// are touched. Each accumulator lane takes every lanes-th term, at most 384 of them, and the lanes are added
+// in the same order for every element; `act` as for a register tile.
+template <class T>
+struct DotArgs {
+  Index depth;  // at most 384 * lanes
+  const T* a;
+  Index a_row;
+  const T* b;
+  Index b_row;
+  T* c;
+  Index c_row;
+  Index rows, cols;
+  T alpha, beta;
+  const T* bias;  // nullptr, or `cols` long
+  Act act;
+  T slope;
+};
+
+template <class T>
+using DotKernel = void (*)(const DotArgs<T>&);
+
+inline constexpr int max_strip_rows = 8;
+inline constexpr int max_dot_shapes = 5;
+
+// For products with few rows, few columns or little depth. They pack nothing.
+template <class T>
+struct SkinnyKernels {
+  int strip_rows;  // at most max_strip_rows
+  int dots_size;   // a power of two
+  // strip[h - 1] computes h rows of C, `cols` of any number; row p of B, b_step apart, is read to `cols` and
+  // no further. A lies in one piece with any strides; depth is at most 384.
+  TileKernel<T> strip[max_strip_rows];
+  // dots[s] computes up to 2^s rows by dots_size / 2^s columns.
+  DotKernel<T> dots[max_dot_shapes];
+};
+
 // The position of a dropout layer's draws in the network's Philox stream.
 struct DropoutArgs {
   std::uint64_t key = 0;    // the network's
@@ -125,6 +163,7 @@ struct ElementKernels {
 template <class T>
 struct Kernels {
   GemmKernels<T> gemm;
+  SkinnyKernels<T> skinny;
   ElementKernels<T> element;
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.

@@ -228,6 +228,12 @@ class PackedMatrix:
     @property
     def nbytes(self) -> int: ...
 
+def plain_gemm(
+    a: object, b: object, out: object, alpha: object, beta: object, trans_a: object, trans_b: object, /
+) -> Array | None:
+    """gemm with neither bias nor activation, where every argument can be used as it is; otherwise None, and
+    nothing has been done. For the cost of small products."""
+
 # The following write `out`, of the dtype and shape of the first array unless said; arrays are C-contiguous.
 def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...
 def activation_grad(kind: str, slope: float, dh: Array, saved: Array, out: Array) -> None:

@@ -53,6 +53,10 @@ def gemm(
     beta = 0 never reads it. precision: "bf16" rounds a and b to bfloat16 on the way and multiplies them with
     float32 sums, for float32 alone (else DTypeError) and not packed (else ValueError); its error is
     |C - AB| <= 2^-6.99 |A||B|, see docs/math.md."""
+    if bias is None and activation == "identity" and slope is None and precision == "full":
+        done = _core.plain_gemm(a, b, out, alpha, beta, trans_a, trans_b)
+        if done is not None:
+            return done
     # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
     if not (
         type(a) is np.ndarray

@@ -5,6 +5,8 @@
 #define GEMMULE_VECTOR_BYTES 32
 #define GEMMULE_TILE_ROWS 6
 #define GEMMULE_TILE_VECTORS 2
+#define GEMMULE_REGISTERS 16
+#define GEMMULE_STRIP_ROWS 4
 #define GEMMULE_DEPTH_BLOCK 384
 #define GEMMULE_COLUMN_BLOCK_BYTES (384 * 1024)  // 3/4 of 512 KB, the L2 of Zen and of later Intel cores
 #include "cpu/isa/table.inl"

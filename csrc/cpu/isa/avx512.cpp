@@ -4,6 +4,8 @@
 #define GEMMULE_VECTOR_BYTES 64
 #define GEMMULE_TILE_ROWS 12
 #define GEMMULE_TILE_VECTORS 2
+#define GEMMULE_REGISTERS 32
+#define GEMMULE_STRIP_ROWS 8
 #define GEMMULE_DEPTH_BLOCK 384
 #define GEMMULE_COLUMN_BLOCK_BYTES (768 * 1024)  // 3/4 of 1 MB, the smallest L2 of a core with AVX-512
 #include "cpu/isa/table.inl"

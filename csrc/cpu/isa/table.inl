@@ -3,6 +3,7 @@
 #include "cpu/isa/bf16.inl"
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
+#include "cpu/isa/skinny.inl"
 #include "cpu/kernels.h"
 
 namespace gemmule::cpu::GEMMULE_ISA {
@@ -14,7 +15,7 @@ constexpr Kernels<T> kernels() {
   constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
-  return {gemm, element_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
+  return {gemm, skinny_kernels<T>(), element_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
 }
 
 extern const IsaTable table;

@@ -57,6 +57,19 @@ GM_INLINE Vec<T> splat(T x) {
   return Vec<T>{} + x;
 }
 
+// v, loaded once: where registers seem short GCC reads memory again for every use.
+template <class V>
+GM_INLINE V in_register(V v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__) || defined(_M_X64)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
 // Lanes 0 .. n - 1.
 template <class T>
 GM_INLINE Mask<T> first_lanes(Index n) {

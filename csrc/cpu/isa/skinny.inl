@@ -1,0 +1,222 @@
+// Kernels for products with few rows, few columns or little depth, which read every operand as it lies.
+// Contracts: cpu/kernels.h.
+#pragma once
+#include "cpu/isa/gemm.inl"
+#include "cpu/isa/loops.h"
+
+namespace gemmule::cpu::GEMMULE_ISA {
+
+// ---- strips: a few rows of A times B row by row ----
+
+// R x V accumulators, a register for each load of B and one to broadcast into.
+template <int R>
+inline constexpr int strip_vectors = [] {
+  int vectors = 1;
+  while (vectors < 8 && (R + 1) * 2 * vectors < GEMMULE_REGISTERS) vectors *= 2;
+  return vectors;
+}();
+
+// `steps` of the depth from p on, a number that the compiler knows where S is not 0. Accumulators that are
+// not complete wait in memory.
+template <class T, int R, int V, int S, bool full>
+GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waiting, Index waiting_row) {
+  Vec<T> acc[R][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v)
+      acc[i][v] = p == 0 ? Vec<T>{} : load(waiting + i * waiting_row + v * lanes<T>);
+  const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
+  const T* a = g.a + p * a_step;
+  const T* b = g.b + p * b_step;
+  const auto step = [&]() __attribute__((always_inline)) {
+    Vec<T> bv[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) bv[v] = full ? load(b + v * lanes<T>) : load_first(b, g.cols);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      const T ai = a[i * a_row];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[i][v] += ai * bv[v];
+    }
+    a += a_step;
+    b += b_step;
+  };
+  if constexpr (S > 0) {
+#pragma GCC unroll 8
+    for (int q = 0; q < S; ++q) step();
+  } else {
+    for (Index left = steps; left > 0; --left) step();
+  }
+  if (p + steps == g.depth) return finish_tile<T, R, V, full>(g, acc);
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(waiting + i * waiting_row + v * lanes<T>, acc[i][v]);
+}
+
+template <class T>
+GM_INLINE void move_right(TileArgs<T>& g, Index cols) {
+  g.b += cols;
+  g.c += cols;
+  if (g.bias) g.bias += cols;
+}
+
+// Blocks of V vectors while they fit into the columns left, then of half as many.
+template <class T, int R, int V, int S>
+GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T* waiting, Index waiting_row) {
+  for (g.cols = V * lanes<T>; left >= g.cols; left -= g.cols) {
+    strip_block<T, R, V, S, true>(g, p, steps, waiting, waiting_row);
+    move_right(g, g.cols);
+    waiting += g.cols;
+  }
+  if constexpr (V > 1) {
+    strip_blocks<T, R, V / 2, S>(g, left, p, steps, waiting, waiting_row);
+  } else if (left > 0) {
+    g.cols = left;
+    strip_block<T, R, 1, S, false>(g, p, steps, waiting, waiting_row);
+  }
+}
+
+// One row waits for memory whatever it does, and reads B four whole rows at a time, as prefetchers follow
+// them. So do more rows where B does not stay in L2; otherwise they keep their accumulators to the end.
+template <class T, int R>
+static void strip(const TileArgs<T>& g) {
+  constexpr Index width = 8192 / sizeof(T) / R / 64 * 64;
+  const bool far = R == 1 || g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T));
+  const Index pass = R == 1 ? 4 : far ? (R == 2 ? 8 : 16) : g.depth, block = far ? width : g.cols;
+  T waiting[R * width];
+  TileArgs<T> rest = g;
+  for (Index left = g.cols; left > 0; left -= block) {
+    const Index cols = left < block ? left : block;
+    Index p = 0;
+    do {
+      const Index steps = g.depth - p < pass ? g.depth - p : pass;
+      TileArgs<T> part = rest;
+      if (R == 1 && steps == 4)
+        strip_blocks<T, R, strip_vectors<R>, R == 1 ? 4 : 0>(part, cols, p, steps, waiting, width);
+      else
+        strip_blocks<T, R, strip_vectors<R>, 0>(part, cols, p, steps, waiting, width);
+      p += steps;
+    } while (p < g.depth);
+    move_right(rest, cols);
+  }
+}
+
+// ---- dots: rows of A times rows of B^T ----
+
+// Lane i of the result: the sum of the lanes of row[i], added in one order for all i.
+template <class T>
+GM_INLINE Vec<T> sums_of(Vec<T> (&row)[lanes<T>]) {
+  using Order = typename UpTo<lanes<T>>::type;
+#pragma GCC unroll 8
+  for (int half = lanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i)
+      row[i] =
+          interleave<T, 0>(row[i], row[i + half], Order{}) + interleave<T, 1>(row[i], row[i + half], Order{});
+  return row[0];
+}
+
+// Pointers to `count` rows from `first` on, `stride` apart; the last again in place of those beyond it.
+template <class T, int N>
+GM_INLINE void point(const T* (&rows)[N], const T* data, Index stride, Index first, Index count) {
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) rows[i] = data + (first + i < count ? first + i : count - 1) * stride;
+}
+
+// sums[i * S + j]: the products of row i of a and row j of b, by lanes. Where a tile of rows is small, U
+// steps at once have accumulators of their own.
+template <class T, int R, int S, int U>
+GM_INLINE void accumulate_dots(Index depth, const T* const (&a)[R], const T* const (&b)[S], Vec<T>* sums) {
+  constexpr int n = lanes<T>;
+  Vec<T> acc[U][R * S];
+#pragma GCC unroll 8
+  for (int u = 0; u < U; ++u)
+#pragma GCC unroll 16
+    for (int i = 0; i < R * S; ++i) acc[u][i] = Vec<T>{};
+  // The shorter side waits in registers; the other passes, each load of it once: two rows of 784 by 256 take
+  // 9.9 us so, 14.5 where the compiler folds the loads into the FMAs.
+  constexpr int few = R < S ? R : S, many = R < S ? S : R;
+  const auto step = [&](auto span, Index p, Vec<T>(&into)[R* S]) __attribute__((always_inline)) {
+    Vec<T> held[few];
+#pragma GCC unroll 8
+    for (int i = 0; i < few; ++i) held[i] = span.load((R < S ? a[i % R] : b[i % S]) + p);
+#pragma GCC unroll 8
+    for (int j = 0; j < many; ++j) {
+      const Vec<T> passing = in_register(span.load((R < S ? b[j % S] : a[j % R]) + p));
+#pragma GCC unroll 8
+      for (int i = 0; i < few; ++i) into[R < S ? i * S + j : j * S + i] += held[i] * passing;
+    }
+  };
+  Index p = 0;
+  for (; p + U * n <= depth; p += U * n)
+#pragma GCC unroll 8
+    for (int u = 0; u < U; ++u) step(Whole<T>{}, p + u * n, acc[u]);
+  if constexpr (U > 1)
+    for (; p + n <= depth; p += n) step(Whole<T>{}, p, acc[0]);
+  if (p < depth) step(First<T>{depth - p}, p, acc[0]);
+#pragma GCC unroll 16
+  for (int i = 0; i < R * S; ++i) {
+    Vec<T> sum = acc[0][i];
+#pragma GCC unroll 8
+    for (int u = 1; u < U; ++u) sum += acc[u][i];
+    sums[i] = sum;
+  }
+}
+
+template <class T, int R, int S>
+static void dots(const DotArgs<T>& g) {
+  constexpr int n = lanes<T>, streams = R == 2 || S == 2 ? 8 : 4;
+  constexpr int high = R < streams ? R : streams, wide = S < streams ? S : streams;
+  Vec<T> lane_sums[R * S];
+  for (int i = 0; i < R; i += high)
+    for (int j = 0; j < S; j += wide) {
+      const T *a[high], *b[wide];
+      point(a, g.a, g.a_row, i, g.rows);
+      point(b, g.b, g.b_row, j, g.cols);
+      // Where high < R, wide == S, so that the sums of a group lie together.
+      accumulate_dots<T, high, wide, R * S / (high * wide)>(g.depth, a, b, lane_sums + i * S + j * high);
+    }
+  T sums[R * S];
+  for (int first = 0; first < R * S; first += n) {
+    Vec<T> some[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) some[i] = lane_sums[first + i];
+    store(sums + first, sums_of<T>(some));
+  }
+  for (Index i = 0; i < g.rows; ++i)
+    for_each_vector<T>(g.cols, [&](Index j, auto span) {
+      T* c = g.c + i * g.c_row + j;
+      Vec<T> z = g.alpha * span.load(sums + i * S + j);
+      if (g.beta != T(0)) z += g.beta * span.load(c);
+      if (g.bias) z += span.load(g.bias + j);
+      span.store(c, activate_in_register<T>(z, g.act, g.slope));
+    });
+}
+
+// ---- table ----
+
+template <class T, int R>
+constexpr void fill_strips(SkinnyKernels<T>& table) {
+  table.strip[R - 1] = strip<T, R>;
+  if constexpr (R > 1) fill_strips<T, R - 1>(table);
+}
+
+template <class T, int shape, int R>
+constexpr void fill_dots(SkinnyKernels<T>& table) {
+  table.dots[shape] = dots<T, R, GEMMULE_REGISTERS / 2 / R>;
+  if constexpr (2 * R <= GEMMULE_REGISTERS / 2) fill_dots<T, shape + 1, 2 * R>(table);
+}
+
+template <class T>
+constexpr SkinnyKernels<T> skinny_kernels() {
+  SkinnyKernels<T> table = {};
+  table.strip_rows = GEMMULE_STRIP_ROWS;
+  table.dots_size = GEMMULE_REGISTERS / 2;
+  fill_strips<T, GEMMULE_STRIP_ROWS>(table);
+  fill_dots<T, 0, 1>(table);
+  return table;
+}
+
+}  // namespace gemmule::cpu::GEMMULE_ISA

@@ -1,0 +1,40 @@
+// Products with few rows, few columns or little depth: bound by memory, so the large operand is read once,
+// as it lies, and nothing of it is packed.
+#pragma once
+#include "cpu/gemm.h"
+
+namespace gemmule::cpu {
+
+// Rows of A as strips over a B row by row: y = x W, and outer products.
+template <class T>
+bool fits_strips(const Kernels<T>& kernels, const Gemm<T>& call);
+
+// Both operands along the depth, a small one being copied so: y = x W^T = W x.
+template <class T>
+bool fits_dots(const Kernels<T>& kernels, const Gemm<T>& call);
+
+// A single column as a single row: C^T = B^T A^T, where C^T is a row in memory too.
+template <class T>
+bool is_plain_column(const Gemm<T>& call) {
+  return call.b.cols == 1 && call.a.rows > 1 && call.c_row == 1 && !call.bias &&
+         call.b_form == Form::strided && call.c_form == Form::strided;
+}
+template <class T>
+Gemm<T> as_row(const Gemm<T>& column) {
+  Gemm<T> row = column;
+  row.a = column.b.transposed();
+  row.b = column.a.transposed();
+  row.c_row = column.a.rows;
+  return row;
+}
+
+// Bytes of workspace for this product, or one with fewer rows, on either path.
+template <class T>
+Index skinny_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
+
+template <class T>
+void strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call);
+template <class T>
+void dots(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace);
+
+}  // namespace gemmule::cpu
