@@ -62,3 +62,12 @@ def lapack_ratio(got: Array, want: Array, size: Array) -> float:
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> Array:
     """Within +-32: a sum of k < 16384 products stays under 2**24, so every float32 partial sum is exact."""
     return rng.integers(-32, 33, shape).astype(dtype)
+
+
+def require_same(got: Array, want: Array, bound: Array) -> None:
+    """Two computations of a product: the same to the bit, or within `bound` where it has few rows or columns,
+    whose terms another path may add in another order."""
+    if min(want.shape[-2:]) > 12:
+        assert got.tobytes() == want.tobytes()
+    else:
+        assert (np.abs(got - want) <= bound).all()

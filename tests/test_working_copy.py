@@ -1,7 +1,7 @@
-"""Long runs of `fit` train a copy of the parameters in which weights lie in panels and updates ride on the
-gradients' products; short runs train the parameters as they lie. Both must do the same to the bit."""
+"""With batches of 16 or more, `fit` trains a copy of the parameters in which weights lie in panels and updates
+ride on the gradients' products. It must do what training the parameters where they lie does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -43,26 +43,46 @@ def test_a_long_run_equals_short_ones(
     optimizer: Callable[[], gm.optim.Optimizer],
     dtype: str,
 ) -> None:
-    """An epoch at a time has fewer than four steps and trains the stored parameters."""
     x, y = data(widths, samples, dtype)
     epochs = 5
     long, short = (gm.Network.mlp(widths, activation="relu", rng=1, dtype=dtype) for _ in range(2))
     long.fit(x, y, loss="mse", optimizer=optimizer(), epochs=epochs, batch_size=batch, shuffle=False)
     kept = optimizer()
-    step = 3 * batch
     for _ in range(epochs):
-        for at in range(0, samples, step):
-            short.fit(
-                x[at : at + step],
-                y[at : at + step],
-                loss="mse",
-                optimizer=kept,
-                epochs=1,
-                batch_size=batch,
-                shuffle=False,
-            )
+        for at in range(0, samples, 3 * batch):
+            rows = slice(at, at + 3 * batch)
+            short.fit(x[rows], y[rows], loss="mse", optimizer=kept, epochs=1, batch_size=batch, shuffle=False)
     assert weights(long) == weights(short)
     assert gradients(long) == gradients(short)
+
+
+@pytest.fixture
+def set_copying() -> Iterator[Callable[[bool], None]]:
+    yield gm._core.set_copying
+    gm._core.set_copying(True)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("widths", "samples", "batch"), NETWORKS)
+def test_the_copy_is_trained_like_the_parameters(
+    isa: str,
+    set_copying: Callable[[bool], None],
+    widths: list[int],
+    samples: int,
+    batch: int,
+    optimizer: Callable[[], gm.optim.Optimizer],
+) -> None:
+    """Both add the same float64 terms, perhaps in another order: some tens of steps of about 1e-16 each, times
+    the growth of a difference through training, stay far under 1e-10."""
+    x, y = data(widths, samples, "float64")
+    trained = []
+    for copying in (True, False):
+        set_copying(copying)
+        net = gm.Network.mlp(widths, activation="tanh", rng=1, dtype="float64")
+        net.fit(x, y, loss="mse", optimizer=optimizer(), epochs=3, batch_size=batch, shuffle=False)
+        trained.append([values for _, p in net.named_parameters() for values in (p, p.grad)])
+    for copy, parameter in zip(*trained, strict=True):
+        np.testing.assert_allclose(copy, parameter, rtol=1e-10, atol=1e-10)
 
 
 def test_the_state_of_the_optimizer_goes_on() -> None:

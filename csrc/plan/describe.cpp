@@ -80,7 +80,7 @@ std::string Program::describe(const std::string& title) const {
   std::snprintf(line, sizeof line, "%.3f MFLOP a run; ", total * 1e-6);
   text +=
       line + ("arena " + kilobytes(placement_.bytes)) + " (" + kilobytes(separate) + " without sharing)\n";
-  if (trains_a_copy(graph_)) text += "weights in panels: a run of a few steps trains a copy of them\n";
+  if (trains_a_copy(graph_)) text += "weights in panels: a run trains a copy of them\n";
   return text;
 }
 

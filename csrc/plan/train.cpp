@@ -1,6 +1,7 @@
 #include "plan/train.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -9,8 +10,12 @@
 namespace gemmule {
 namespace {
 
-constexpr Index fewest_rows_to_copy = 16;  // the lanes of AVX-512
-constexpr double fewest_steps_to_copy = 4;
+constexpr Index fewest_rows_to_copy = 16;  // the lanes of AVX-512: fewer rows would leave some idle
+
+std::atomic<bool>& copying() {
+  static std::atomic<bool> flag{true};
+  return flag;
+}
 
 }  // namespace
 
@@ -262,14 +267,10 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
   return entry->second.get();
 }
 
-// The form to run in. A copy is worth its while from a few steps on; and its products need some rows: fewer
-// would leave lanes idle.
+// The form to run in: by network, batch size and optimizer alone, so that a run in parts has the bits of the
+// whole.
 const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
-  const Index batch = std::min(batch_size_, call.rows);
-  const double steps =
-      static_cast<double>(call.epochs) * static_cast<double>(call.rows) / static_cast<double>(batch);
-  if (batch < fewest_rows_to_copy || steps < fewest_steps_to_copy || !Stepper::settled(optimizer))
-    return nullptr;
+  if (!copying() || batch_size_ < fewest_rows_to_copy || !Stepper::settled(optimizer)) return nullptr;
   const Compiled* program = compiled(call.labels, Parameters::copied);
   return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
 }
@@ -289,6 +290,8 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
     Loop(*compiled(call.labels, Parameters::stored), *this, call, optimizer, nullptr, poll, result).run();
   }
 }
+
+void set_copying(bool on) { copying() = on; }
 
 std::string Trainer::describe() {
   const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;

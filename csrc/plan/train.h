@@ -59,4 +59,7 @@ class Trainer {
   Crowding crowding_;
 };
 
+// Test hook: false keeps every run on the stored parameters.
+void set_copying(bool on);
+
 }  // namespace gemmule

@@ -23,7 +23,8 @@ class PackedMatrix:
         z = gm.ops.dense(x, weight, bias)                    # x W^T + bias, as dense(x, W, bias)
         c = gm.ops.gemm(a, gm.ops.PackedMatrix(b))           # a b, and so do matmul and a @ packed
 
-    `gemm`, `dense` and `matmul` take it for b and give bitwise what they give for the matrix itself. The left
+    `gemm`, `dense` and `matmul` take it for b and give what they give for the matrix itself: to the bit, or
+    to rounding where that product has few rows, columns or terms and adds them in another order. The left
     operand is converted to its type; one of a wider type is a DTypeError. It pays where the matrix is used
     again and again with few rows (docs/kernels.md has figures).
 
