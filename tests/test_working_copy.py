@@ -1,5 +1,5 @@
-"""With batches of 16 or more, `fit` trains a copy of the parameters in which weights lie in panels and updates
-ride on the gradients' products. It must do what training the parameters where they lie does."""
+"""With batches of 16 or more, `fit` trains a copy of the parameters in which weights lie in panels, and
+updates ride on the gradients' products. It must do what training the parameters where they lie does."""
 
 from collections.abc import Callable, Iterator
 
@@ -72,8 +72,8 @@ def test_the_copy_is_trained_like_the_parameters(
     batch: int,
     optimizer: Callable[[], gm.optim.Optimizer],
 ) -> None:
-    """Both add the same float64 terms, perhaps in another order: some tens of steps of about 1e-16 each, times
-    the growth of a difference through training, stay far under 1e-10."""
+    """Both add the same float64 terms, perhaps in another order: some tens of steps of about 1e-16 each,
+    times the growth of a difference through training, stay far under 1e-10."""
     x, y = data(widths, samples, "float64")
     trained = []
     for copying in (True, False):
