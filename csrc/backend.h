@@ -20,6 +20,7 @@ struct Operand {
   Index inner;  // length of the last axis
   DType type;
   bool panels = false;  // the transpose lies in the backend's panels (Backend::to_panels)
+  bool listed = false;  // data is a table of the addresses of its rows
 
   Index count() const { return rows * cols; }
   template <class T>
@@ -89,6 +90,9 @@ struct Backend {
   double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
   // The same of a value.
   double (*max_abs)(const Operand& x, const Team& team);
+  // Up to how many outputs a product is best made from rows of so many columns that lie apart, rather than
+  // from a gathered copy. Other ops do not read a listed value; max_abs does.
+  Index (*most_outputs_of_listed)(DType type, Index cols);
   // A matrix (rows, cols) to the form in which the kernels like weights best, and back; this member's part.
   void (*to_panels)(DType type, Index rows, Index cols, const void* matrix, void* panels, const Team& team);
   void (*from_panels)(DType type, Index rows, Index cols, const void* panels, void* matrix, const Team& team);

@@ -17,13 +17,15 @@ OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
 ]
 
 # (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a
-# block of the loops takes, a batch that is summed in several depths, a last batch of one sample.
+# block of the loops takes, a batch that is summed in several depths, a last batch of one sample, samples of
+# 2 KB, which are gathered instead of listed.
 NETWORKS = [
     ([20, 33, 7], 80, 32),
     ([5, 17, 1], 48, 16),
     ([100, 500, 400, 3], 150, 50),
     ([40, 64, 64, 2], 900, 900),
     ([16, 32, 16], 65, 16),
+    ([256, 20, 3], 70, 32),
 ]
 
 
@@ -79,8 +81,31 @@ def test_the_copy_is_trained_like_the_parameters(
     for copying in (True, False):
         set_copying(copying)
         net = gm.Network.mlp(widths, activation="tanh", rng=1, dtype="float64")
-        net.fit(x, y, loss="mse", optimizer=optimizer(), epochs=3, batch_size=batch, shuffle=False)
+        net.fit(x, y, loss="mse", optimizer=optimizer(), epochs=3, batch_size=batch)
         trained.append([values for _, p in net.named_parameters() for values in (p, p.grad)])
+    for copy, parameter in zip(*trained, strict=True):
+        np.testing.assert_allclose(copy, parameter, rtol=1e-10, atol=1e-10)
+
+
+LAYERS: list[Callable[[], list[gm.Layer]]] = [
+    lambda: [gm.Flatten(), gm.Dense(20, 9, "relu"), gm.Dense(9, 3)],
+    lambda: [gm.Flatten(), gm.Dropout(0.3), gm.Dense(20, 9, "tanh"), gm.Dense(9, 3)],
+    lambda: [gm.Flatten(), gm.Activation("tanh"), gm.Dense(20, 3)],
+]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_samples_of_any_shape_wherever_they_lie(
+    isa: str, set_copying: Callable[[bool], None], layers: Callable[[], list[gm.Layer]]
+) -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((90, 4, 5)), rng.standard_normal((90, 3))
+    trained = []
+    for copying in (True, False):
+        set_copying(copying)
+        net = gm.Network(layers(), rng=1, dtype="float64")
+        net.fit(x, y, loss="mse", optimizer=gm.Adam(1e-3), epochs=3, batch_size=16)
+        trained.append([p for _, p in net.named_parameters()])
     for copy, parameter in zip(*trained, strict=True):
         np.testing.assert_allclose(copy, parameter, rtol=1e-10, atol=1e-10)
 

@@ -25,10 +25,18 @@ void run_gemm(const OpCall& call, Gemm<T> g) {
   gemm(kernels<T>(), call.team, g, call.workspace);
 }
 
+// The address of a listed operand is its table's.
+template <class T>
+void list_a(Gemm<T>& g, Form form) {
+  g.a_form = form;
+  g.a_list = reinterpret_cast<const T* const*>(g.a.data);
+}
+
 template <class T>
 Gemm<T> dense_gemm(const OpCall& call) {
   Gemm<T> g;
   g.a = matrix<T>(call.in[0]);
+  if (call.in[0].listed) list_a(g, Form::listed_rows);
   g.b = matrix<T>(call.in[1]).transposed();
   if (call.in[1].panels) g.b_form = Form::panels;
   g.bias = call.in.size() > 2 ? call.in[2].as<const T>() : nullptr;
@@ -51,6 +59,7 @@ Gemm<T> matmul_gemm(const OpCall& call) {
     g.a = g.a.transposed();
     g.b = g.b.transposed();
     g.c_form = Form::panels;
+    if (call.in[1].listed) list_a(g, Form::listed_columns);
   }
   if (call.in.size() > 2) {
     g.saved = call.in[2].as<const T>();
@@ -313,6 +322,13 @@ double max_gradient(const ParameterRange& range, const Team& team) {
 
 template <class T>
 double max_abs(const Operand& x, const Team& team) {
+  if (x.listed) {
+    const Span part = team.share(x.rows);
+    double size = 0;
+    for (Index i = part.begin; i < part.end; ++i)
+      size = std::max(size, kernels<T>().element.max_abs(x.cols, x.as<const T* const>()[i]));
+    return size;
+  }
   const Span part = team.share(x.count(), line);
   return kernels<T>().element.max_abs(part.size(), x.as<const T>() + part.begin);
 }
@@ -353,6 +369,9 @@ const Backend backend = {
     },
     [](const Operand& x, const Team& team) {
       return x.type == DType::f64 ? max_abs<double>(x, team) : max_abs<float>(x, team);
+    },
+    [](DType type, Index cols) {
+      return type == DType::f64 ? most_columns_of_listed<double>(cols) : most_columns_of_listed<float>(cols);
     },
     [](DType type, Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
       (type == DType::f64 ? weights_to_panels<double> : weights_to_panels<float>)(rows, cols, matrix, panels,

@@ -17,10 +17,16 @@ inline constexpr Index few_rows = 256;
 // A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more
 // of them on one L1 set (4 KB apart, 8 ways) than it holds.
 template <class T>
+bool crowds_l1(Index row_stride) {
+  return row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
+}
+
+template <class T>
 bool a_in_place(const Gemm<T>& call) {
+  if (call.a_form != Form::strided) return true;
   if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
   if (call.a.row_stride == 1) return true;
-  return call.a.col_stride == 1 && call.a.row_stride * static_cast<Index>(sizeof(T)) % 2048 != 0;
+  return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
 }
 
 // B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of
@@ -73,7 +79,7 @@ class BlockGemm {
     // block's.
     kept_panels_ = call.b_form == Form::panels || call.c_form == Form::panels;
     panel_ = kept_panels_ ? panel_width(k_, call.b.cols) : k_.vectors * k_.lanes;
-    a_in_place_ = call.a_form == Form::panels || a_in_place(call);
+    a_in_place_ = a_in_place(call);
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
@@ -95,7 +101,7 @@ class BlockGemm {
   }
   // Where B takes more than one block of columns, the strips of A wait for the next.
   static bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
-    return call.b.cols > k.column_block && call.a_form == Form::strided && !a_in_place(call);
+    return call.b.cols > k.column_block && !a_in_place(call);
   }
   static Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
     const Index strips = keeps_strips(k, call) ? pieces(call.a.rows, k.rows) : tiles_heard;
@@ -202,6 +208,16 @@ class BlockGemm {
       tile.a_chunk = width;
       tile.a_jump = width * a.rows - width;
       return k_.kernel_rows[rows.size() - 1];
+    }
+    if (call_.a_form == Form::listed_rows) {
+      tile.a_list = call_.a_list + rows.begin;
+      tile.a_first = depth.begin;
+      return k_.kernel_listed_rows[rows.size() - 1];
+    }
+    if (call_.a_form == Form::listed_columns) {
+      tile.a_list = call_.a_list + depth.begin;
+      tile.a_first = rows.begin;
+      return k_.kernel_listed_columns[rows.size() - 1];
     }
     if (a_in_place_) {
       tile.a = a.data + rows.begin * a.row_stride + depth.begin * a.col_stride;
@@ -320,6 +336,12 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
                   skinny_workspace(kernels, call));
 }
 
+// More columns would have it packed: MNIST-sized rows times 2000 columns lost a tenth.
+template <class T>
+Index most_columns_of_listed(Index row) {
+  return crowds_l1<T>(row) ? 0 : few_rows;
+}
+
 // Waking two threads for one product and waiting for both costs 3 us (a region within a running team less:
 // serial_below). Half of it saved pays for that from 7 us on: 64 x 64 x 64 takes 5.2 us on one thread and 7.6
 // on two, 80 x 80 x 80 9.9 and 9.0; a vector times 256 x 256 3.5 and 5.3, times 512 x 512 13.4 and 12.0.
@@ -336,8 +358,9 @@ template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.precision == Precision::bf16) return gemm_bf16_path(kernels.bf16);
   if (call.b_form == Form::panels_of_transpose) return "turned over, b in panels";
-  if (call.b_form == Form::panels) return "b in panels";
-  if (call.c_form == Form::panels) return "into panels";
+  const bool listed = call.a_form == Form::listed_rows || call.a_form == Form::listed_columns;
+  if (call.b_form == Form::panels) return listed ? "a listed, b in panels" : "b in panels";
+  if (call.c_form == Form::panels) return listed ? "a listed, into panels" : "into panels";
   if (is_plain_column(call)) return gemm_path(kernels, as_row(call));
   switch (select(kernels, call)) {
     case Path::strips:
@@ -378,6 +401,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
 }
 
 #define GEMMULE_INSTANTIATE(T)                                          \
+  template Index most_columns_of_listed<T>(Index);                      \
   template int gemm_members<T>(const Gemm<T>&, int);                    \
   template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
   template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \

@@ -10,8 +10,9 @@ namespace gemmule::cpu {
 
 // How an operand lies. In panels, the columns of a matrix (K x N) stand in groups of panel_width(N), each
 // group row by row, the last padded with zeros: (p, j) at [j / width * width * K + p * width + j % width].
-// That is what the micro-kernel streams; weights that are used more than once are kept so.
-enum class Form : std::uint8_t { strided, panels, panels_of_transpose };
+// That is what the micro-kernel streams; weights that are used more than once are kept so. Listed rows or
+// columns lie apart, each in one piece, at the addresses of a table: a batch that was never gathered.
+enum class Form : std::uint8_t { strided, panels, panels_of_transpose, listed_rows, listed_columns };
 
 template <class T>
 Index panel_width(const GemmKernels<T>& k, Index cols) {
@@ -36,10 +37,11 @@ struct Gemm {
   MatrixView<const T> b;  // K x N, the same
   T* c;                   // M x N, rows c_row apart, columns adjacent; overlaps neither a nor b
   Index c_row;
-  Form a_form = Form::strided;  // or panels
+  Form a_form = Form::strided;  // or panels, or listed with a B or a C in panels
   Form b_form = Form::strided;
   Form c_form = Form::strided;            // or panels, then with neither bias nor activation
   const Listener<T>* listener = nullptr;  // of a C in panels
+  const T* const* a_list = nullptr;       // of a listed A
   T alpha = 1, beta = 0;
   const T* bias = nullptr;  // N
   Act act = Act::identity;
@@ -50,6 +52,11 @@ struct Gemm {
   // What the operands are rounded to. bf16 is for T = float and strided forms.
   Precision precision = Precision::full;
 };
+
+// Up to how many columns of B a product with a listed A, or with its columns, is made in place: 0 where the
+// rows, as long as that, lie badly for it.
+template <class T>
+Index most_columns_of_listed(Index row);
 
 // The number of members, at most `most`, that this product pays for.
 template <class T>

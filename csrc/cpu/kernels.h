@@ -18,6 +18,8 @@ namespace gemmule::cpu {
 // `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
 // long and readable to its full length (packed panels are padded with zeros). An A read by rows may lie in
 // panels itself: after its first a_run steps, and after every a_chunk from there, it goes on a_jump further.
+// A listed A is a table of the addresses of its rows, or of its columns: element (i, p) is at
+// a_list[i][a_first + p], or at a_list[p][a_first + i].
 // `act` is identity, relu or leaky_relu: those cost one instruction in registers. The others are applied by
 // the driver to the tile's rows while they are in L1.
 template <class T>
@@ -26,6 +28,8 @@ struct TileArgs {
   const T* a;
   Index a_row, a_step;
   Index a_run, a_chunk, a_jump;
+  const T* const* a_list;
+  Index a_first;
   const T* b;
   Index b_step;
   T* c;
@@ -52,6 +56,9 @@ struct GemmKernels {
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
   // The same for an A that lies as the caller keeps it, a_step == 1.
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
+  // The same for listed rows and listed columns.
+  TileKernel<T> kernel_listed_rows[max_tile_rows][max_tile_vectors];
+  TileKernel<T> kernel_listed_columns[max_tile_rows][max_tile_vectors];
   // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step]. May write lanes - 1 elements more.
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
   // B(p, j), at b[p * row + j * step], in panels of `width` columns, whole vectors, one after the other, the

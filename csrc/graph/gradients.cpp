@@ -43,6 +43,21 @@ bool prefer_panels(Graph& graph) {
   return true;
 }
 
+void prefer_listed(Graph& graph, ValueId input, Index outputs) {
+  std::vector<ValueId> views{input};
+  for (const Node& node : graph.nodes)
+    for (std::size_t i = 0; i < node.in.size(); ++i) {
+      if (std::find(views.begin(), views.end(), node.in[i]) == views.end()) continue;
+      const bool makes_z = node.op == OpKind::dense && i == 0 && graph.info(node.out).dims.back() <= outputs;
+      const bool makes_dw = node.op == OpKind::matmul && i == 1 && makes_gradient(graph, node);
+      if (node.op == OpKind::reshape)
+        views.push_back(node.out);
+      else if (!makes_z && !makes_dw)
+        return;
+    }
+  for (ValueId id : views) graph.value(id).listed = true;
+}
+
 int gather_gradients(Graph& graph) {
   const auto first = std::stable_partition(graph.nodes.begin(), graph.nodes.end(),
                                            [&](const Node& node) { return !makes_gradient(graph, node); });

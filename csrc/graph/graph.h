@@ -55,7 +55,7 @@ struct ValueInfo {
 // Where a value lives.
 enum class Home : std::uint8_t {
   arena,      // within a step
-  external,   // bound by the caller, or gathered into the arena by the training loop
+  external,   // bound by the caller, or gathered (or listed) by the training loop
   parameter,  // in a Store
   gradient,   // beside it
 };
@@ -64,7 +64,8 @@ struct Value {
   ValueInfo info;
   std::string name;
   Home home = Home::arena;
-  int parameter = -1;  // index into Graph::parameters for the homes parameter and gradient
+  int parameter = -1;   // index into Graph::parameters for the homes parameter and gradient
+  bool listed = false;  // its rows lie apart, bound as a table of their addresses, see prefer_listed
 };
 
 struct Node {

@@ -27,6 +27,10 @@ void fuse(Graph& graph, const std::vector<ValueId>& keep);
 // changes and the answer is false.
 bool prefer_panels(Graph& graph);
 
+// Lets the rows of `input` lie where the data set has them, in a graph whose weights are in panels: only
+// where none but dense ops of at most `outputs` columns read it, and the products of their gradients.
+void prefer_listed(Graph& graph, ValueId input, Index outputs);
+
 // Moves the ops that make gradients of parameters behind all others, and returns where they begin. Once the
 // others have run, each of these may be followed by the update of its parameter.
 int gather_gradients(Graph& graph);

@@ -28,6 +28,7 @@ struct Trainer::Compiled {
         program(cpu::backend, std::move(step), batch_size, keep),
         first_gradient(gradients) {
     const Graph& graph = program.graph();
+    listed = graph.value(joint.input).listed;
     x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);
     y_bytes = graph.info(joint.target).dims.count() * size_of(graph.info(joint.target).type);
     for (std::size_t i = static_cast<std::size_t>(first_gradient); i < graph.nodes.size(); ++i) {
@@ -48,6 +49,7 @@ struct Trainer::Compiled {
   // a `dz` alone.
   int first_gradient;
   std::vector<ValueId> dz, inputs;
+  bool listed;             // the samples are read where the data set has them
   Index x_bytes, y_bytes;  // of a sample
 };
 
@@ -66,7 +68,8 @@ class Trainer::Loop {
         result_(result),
         batch_(std::min(trainer.batch_size_, call.rows)),
         lease_(c_.program, c_.program.team_size(batch_)),
-        x_(checked_mul(batch_, c_.x_bytes)),
+        x_(c_.listed ? 0 : checked_mul(batch_, c_.x_bytes)),
+        listed_(c_.listed ? static_cast<std::size_t>(batch_) : 0),
         y_(checked_mul(batch_, c_.y_bytes)),
         order_(static_cast<std::size_t>(call.rows)),
         sums_(1 + trainer.metrics_.size()),
@@ -74,7 +77,7 @@ class Trainer::Loop {
         crowding_(trainer.crowding_) {
     // Python ops open their own teams for the native stretches between them.
     crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
-    address(c_.joint.input) = x_.data();
+    address(c_.joint.input) = c_.listed ? static_cast<void*>(listed_.data()) : x_.data();
     address(c_.joint.target) = y_.data();
     c_.program.bind_views(*lease_);
     if (!copy_) return;
@@ -190,12 +193,18 @@ class Trainer::Loop {
     return size;
   }
 
+  // This member's samples of the batch, copied side by side. Where the products take them from a list, only
+  // their addresses are: MNIST's step went from 345 to 337 us. Prefetching the listed rows tile by tile
+  // changed nothing.
   void gather(const Team& team, Index at, Index rows) {
     const Span part = team.share(rows);
     for (Index i = part.begin; i < part.end; ++i) {
       const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
-      std::memcpy(x_.data() + i * c_.x_bytes, call_.x + row * c_.x_bytes,
-                  static_cast<std::size_t>(c_.x_bytes));
+      const std::byte* sample = call_.x + row * c_.x_bytes;
+      if (c_.listed)
+        listed_[static_cast<std::size_t>(i)] = sample;
+      else
+        std::memcpy(x_.data() + i * c_.x_bytes, sample, static_cast<std::size_t>(c_.x_bytes));
       std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,
                   static_cast<std::size_t>(c_.y_bytes));
     }
@@ -232,6 +241,7 @@ class Trainer::Loop {
   const Index batch_;
   const Lease lease_;
   const Arena x_, y_;
+  std::vector<const std::byte*> listed_;
   std::vector<std::int64_t> order_;
   std::vector<double> sums_;
   StepScalars scalars_;
@@ -262,6 +272,9 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
   fuse(step, keep);
   const bool copied = form == Parameters::copied;
   if (copied && !prefer_panels(step)) return nullptr;
+  if (copied)
+    prefer_listed(step, joint.input,
+                  cpu::backend.most_outputs_of_listed(step.type, step.info(joint.input).dims.count()));
   const int gradients = copied ? gather_gradients(step) : 0;
   entry->second = std::make_unique<Compiled>(std::move(joint), std::move(step), keep, batch_size_, gradients);
   return entry->second.get();

@@ -51,32 +51,56 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   }
 }
 
-// One broadcast of A per row and V loads of B per step feed R * V FMAs. With `by_rows` A lies row by row
-// (a_step 1), in one piece or in panels, otherwise column by column (a_row 1), as in a packed strip.
-template <class T, int R, int V, bool by_rows>
+// How a tile's A lies: column by column (a_row 1), as in a packed strip; row by row (a_step 1), in one piece
+// or in panels; or listed.
+enum class Lie { columns, rows, listed_columns, listed_rows };
+
+// One broadcast of A per row and V loads of B per step feed R * V FMAs.
+template <class T, int R, int V, class Element>
+GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) {
+  Vec<T> bv[V];
+  GEMMULE_FOR_VECTORS bv[v] = load(b + v * lanes<T>);
+  GEMMULE_FOR_ROWS {
+    const T ai = a(i);
+    GEMMULE_FOR_VECTORS acc[i][v] += ai * bv[v];
+  }
+}
+
+template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
   Vec<T> acc[R][V];
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
-  const T* a = g.a;
   const T* b = g.b;
-  const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
-  Index left = g.depth, run = by_rows ? g.a_run : left;
-  for (;;) {
-    if (run > left) run = left;
-    for (Index p = run; p > 0; --p) {
-      Vec<T> bv[V];
-      GEMMULE_FOR_VECTORS bv[v] = load(b + v * lanes<T>);
-      GEMMULE_FOR_ROWS {
-        const T ai = by_rows ? a[i * a_row] : a[i];
-        GEMMULE_FOR_VECTORS acc[i][v] += ai * bv[v];
-      }
-      a += by_rows ? 1 : a_step;
-      b += b_step;
+  const Index depth = g.depth, b_step = g.b_step;
+  if constexpr (lie == Lie::listed_rows) {
+    const T* row[R];
+    GEMMULE_FOR_ROWS row[i] = g.a_list[i] + g.a_first;
+    for (Index p = 0; p < depth; ++p, b += b_step)
+      multiply_step<T, R, V>(acc, b, [&](int i) { return row[i][p]; });
+  } else if constexpr (lie == Lie::listed_columns) {
+    const T* const* list = g.a_list;
+    const Index first = g.a_first;
+    for (Index p = 0; p < depth; ++p, b += b_step) {
+      const T* a = list[p] + first;
+      multiply_step<T, R, V>(acc, b, [&](int i) { return a[i]; });
     }
-    left -= run;
-    if (!by_rows || left == 0) break;
-    a += g.a_jump;
-    run = g.a_chunk;
+  } else {
+    const T* a = g.a;
+    const Index a_row = g.a_row, a_step = g.a_step;
+    constexpr bool by_rows = lie == Lie::rows;
+    Index left = depth, run = by_rows ? g.a_run : left;
+    for (;;) {
+      if (run > left) run = left;
+      for (Index p = run; p > 0; --p) {
+        multiply_step<T, R, V>(acc, b, [&](int i) { return by_rows ? a[i * a_row] : a[i]; });
+        a += by_rows ? 1 : a_step;
+        b += b_step;
+      }
+      left -= run;
+      if (!by_rows || left == 0) break;
+      a += g.a_jump;
+      run = g.a_chunk;
+    }
   }
   if (g.cols == V * lanes<T>)
     finish_tile<T, R, V, true>(g, acc);
@@ -260,8 +284,10 @@ static void transpose_out(Index rows, Index cols, const T* t, Index t_row, T* c,
 
 template <class T, int R, int V>
 constexpr void fill_kernels(GemmKernels<T>& table) {
-  table.kernel[R - 1][V - 1] = tile<T, R, V, false>;
-  table.kernel_rows[R - 1][V - 1] = tile<T, R, V, true>;
+  table.kernel[R - 1][V - 1] = tile<T, R, V, Lie::columns>;
+  table.kernel_rows[R - 1][V - 1] = tile<T, R, V, Lie::rows>;
+  table.kernel_listed_rows[R - 1][V - 1] = tile<T, R, V, Lie::listed_rows>;
+  table.kernel_listed_columns[R - 1][V - 1] = tile<T, R, V, Lie::listed_columns>;
   if constexpr (V > 1)
     fill_kernels<T, R, V - 1>(table);
   else if constexpr (R > 1)
