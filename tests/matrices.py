@@ -1,8 +1,10 @@
 """Matrices that the tests of products share: their types, layouts, sizes and bounds."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,3 +73,49 @@ def require_same(got: Array, want: Array, bound: Array) -> None:
         assert got.tobytes() == want.tobytes()
     else:
         assert (np.abs(got - want) <= bound).all()
+
+
+@dataclass(frozen=True)
+class Product:
+    """One call of gemm on normal deviates."""
+
+    shape: tuple[int, int, int]  # m, n, k
+    trans_a: bool
+    trans_b: bool
+    layouts: tuple[str, str, str]  # of a, b, c
+    alpha: float
+    beta: float
+    bias: bool
+    seed: int
+
+    def draw(self, dtype: type) -> tuple[Array, Array, Array, dict[str, Any]]:
+        """a, b, c and the other arguments."""
+        rng = np.random.default_rng(self.seed)
+        m, n, k = self.shape
+
+        def normal(shape: tuple[int, ...]) -> Array:
+            return rng.standard_normal(shape).astype(dtype)
+
+        a, b = operands(normal, m, n, k, self.trans_a, self.trans_b)
+        a, b, c = (
+            laid_out(x, layout) for x, layout in zip((a, b, normal((m, n))), self.layouts, strict=True)
+        )
+        bias = normal((n,)) if self.bias else None
+        options = {"alpha": self.alpha, "beta": self.beta, "bias": bias}
+        return a, b, c, options | {"trans_a": self.trans_a, "trans_b": self.trans_b}
+
+
+def products(depths: list[int]) -> st.SearchStrategy[Product]:
+    """Of any small shape, with every depth of the list among them."""
+    depth = st.one_of(st.integers(0, 90), st.sampled_from(depths))
+    return st.builds(
+        Product,
+        shape=st.tuples(st.integers(0, 40), st.integers(0, 70), depth),
+        trans_a=st.booleans(),
+        trans_b=st.booleans(),
+        layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 3),
+        alpha=st.sampled_from([1.0, -1.0, 0.0, 0.37, 1e3]),
+        beta=st.sampled_from([0.0, 1.0, -0.5, 7.0]),
+        bias=st.booleans(),
+        seed=st.integers(0, 2**32 - 1),
+    )

@@ -6,13 +6,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import reference
 from helpers import classification, gradients, run_python, weights
 from hypothesis import HealthCheck, given, settings
-from matrices import EDGES, LAYOUTS, TRANSPOSES, Array, integers, laid_out, lapack_ratio, operands
+from matrices import EDGES, TRANSPOSES, Array, Product, integers, laid_out, lapack_ratio, operands, products
 
 import gemmule as gm
 from gemmule import _core
@@ -86,38 +85,11 @@ def test_nan_infinity_and_overflow(bf16_isa: str) -> None:
 # -- products ------------------------------------------------------------------------------------------------
 
 
-@given(
-    shape=st.tuples(
-        st.integers(0, 40), st.integers(0, 70), st.one_of(st.integers(0, 90), st.sampled_from(DEPTHS))
-    ),
-    trans_a=st.booleans(),
-    trans_b=st.booleans(),
-    layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 3),
-    alpha=st.sampled_from([1.0, -1.0, 0.0, 0.37, 1e3]),
-    beta=st.sampled_from([0.0, 1.0, -0.5, 7.0]),
-    bias=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
-)
+@given(product=products(DEPTHS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_error_bounds(
-    bf16_isa: str,
-    shape: tuple[int, int, int],
-    trans_a: bool,
-    trans_b: bool,
-    layouts: tuple[str, str, str],
-    alpha: float,
-    beta: float,
-    bias: bool,
-    seed: int,
-) -> None:
+def test_error_bounds(bf16_isa: str, product: Product) -> None:
     """Of the rounded operands' product LAPACK's 16 eps, of the product itself (2u + u^2) |A||B| beside it."""
-    rng = np.random.default_rng(seed)
-    m, n, k = shape
-    a, b = operands(lambda shape: rng.standard_normal(shape).astype(np.float32), m, n, k, trans_a, trans_b)
-    a, b = laid_out(a, layouts[0]), laid_out(b, layouts[1])
-    c = laid_out(rng.standard_normal((m, n)).astype(np.float32), layouts[2])
-    d = rng.standard_normal(n).astype(np.float32) if bias else None
-    options = {"alpha": alpha, "beta": beta, "trans_a": trans_a, "trans_b": trans_b, "bias": d}
+    a, b, c, options = product.draw(np.float32)
     near, size = reference.gemm(rounded(a), rounded(b), c, **options)
     far, plain_size = reference.gemm(a, b, c, **options)
     got = gm.ops.gemm(a, b, out=c, precision="bf16", **options)

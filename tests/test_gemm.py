@@ -6,7 +6,6 @@ test_gemm_arguments.py.
 
 from collections.abc import Iterator
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import reference
@@ -16,12 +15,12 @@ from matrices import (
     DTYPES,
     EDGES,
     EXACT,
-    LAYOUTS,
     TRANSPOSES,
+    Product,
     integers,
-    laid_out,
     lapack_ratio,
     operands,
+    products,
 )  # fmt: skip
 
 import gemmule as gm
@@ -35,42 +34,13 @@ COLS = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 37, 63, 64, 65, 97, 129]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@given(
-    shape=st.tuples(
-        st.integers(0, 40), st.integers(0, 70), st.one_of(st.integers(0, 90), st.sampled_from(DEPTHS))
-    ),
-    trans_a=st.booleans(),
-    trans_b=st.booleans(),
-    layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 3),
-    alpha=st.sampled_from([1.0, -1.0, 0.0, 0.37, 1e3]),
-    beta=st.sampled_from([0.0, 1.0, -0.5, 7.0]),
-    bias=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
-)
+@given(product=products(DEPTHS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_lapack_ratio(
-    isa: str,
-    dtype: type,
-    shape: tuple[int, int, int],
-    trans_a: bool,
-    trans_b: bool,
-    layouts: tuple[str, str, str],
-    alpha: float,
-    beta: float,
-    bias: bool,
-    seed: int,
-) -> None:
+def test_lapack_ratio(isa: str, dtype: type, product: Product) -> None:
     """The reference BLAS testers' criterion, on any layout. Chains are at most 384 long: 16, whatever k."""
-    rng = np.random.default_rng(seed)
-    m, n, k = shape
-    a, b = operands(lambda shape: rng.standard_normal(shape).astype(dtype), m, n, k, trans_a, trans_b)
-    a, b = laid_out(a, layouts[0]), laid_out(b, layouts[1])
-    c = laid_out(rng.standard_normal((m, n)).astype(dtype), layouts[2])
-    d = rng.standard_normal(n).astype(dtype) if bias else None
-    want, size = reference.gemm(
-        a, b, c, alpha=alpha, beta=beta, trans_a=trans_a, trans_b=trans_b, bias=d, exact=EXACT[dtype]
-    )
-    got = gm.ops.gemm(a, b, out=c, alpha=alpha, beta=beta, trans_a=trans_a, trans_b=trans_b, bias=d)
+    a, b, c, options = product.draw(dtype)
+    want, size = reference.gemm(a, b, c, exact=EXACT[dtype], **options)
+    got = gm.ops.gemm(a, b, out=c, **options)
     assert got is c
     assert lapack_ratio(got, want, size) < 16
 

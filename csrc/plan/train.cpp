@@ -31,6 +31,7 @@ struct Trainer::Compiled {
     listed = graph.value(joint.input).listed;
     x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);
     y_bytes = graph.info(joint.target).dims.count() * size_of(graph.info(joint.target).type);
+    if (first_gradient == 0) return;
     for (std::size_t i = static_cast<std::size_t>(first_gradient); i < graph.nodes.size(); ++i) {
       const Node& node = graph.nodes[i];
       remember(dz, node.in[0]);
@@ -44,8 +45,8 @@ struct Trainer::Compiled {
 
   LossGraph joint;
   Program program;
-  // Of a program on copied parameters: the first of the ops that make gradients, all at its end, and what
-  // they read: every gradient is a sum over the batch of products of a `dz` and an element of an input, or of
+  // Of a program on copied parameters (0 and empty otherwise): the first of the ops that make gradients, all at
+  // its end, and what they read: every gradient is a sum over the batch of products of a `dz` and an element of an input, or of
   // a `dz` alone.
   int first_gradient;
   std::vector<ValueId> dz, inputs;

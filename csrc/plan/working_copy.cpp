@@ -99,32 +99,31 @@ std::vector<UpdateTarget> WorkingCopy::targets() const {
   return list;
 }
 
-void WorkingCopy::take(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const {
+void WorkingCopy::move(Way way, std::size_t parameter, std::byte* store, std::byte* copy,
+                       const Team& team) const {
   const ParameterRef& p = graph_.parameters[parameter];
   const Shape& dims = graph_.info(p.value).dims;
-  if (p.panels)
-    backend_.to_panels(graph_.type, dims[0], dims[1], from, to, team);
+  std::byte* theirs = original(p, store);
+  std::byte* ours = mine(parameter, copy);
+  if (!p.panels)
+    copy_part(dims.count() * size_of(graph_.type), way == Way::in ? theirs : ours,
+              way == Way::in ? ours : theirs, team);
+  else if (way == Way::in)
+    backend_.to_panels(graph_.type, dims[0], dims[1], theirs, ours, team);
   else
-    copy_part(dims.count() * size_of(graph_.type), from, to, team);
+    backend_.from_panels(graph_.type, dims[0], dims[1], ours, theirs, team);
 }
 
-void WorkingCopy::put_back(std::size_t parameter, const std::byte* from, std::byte* to,
-                           const Team& team) const {
-  const ParameterRef& p = graph_.parameters[parameter];
-  const Shape& dims = graph_.info(p.value).dims;
-  if (p.panels)
-    backend_.from_panels(graph_.type, dims[0], dims[1], from, to, team);
-  else
-    copy_part(dims.count() * size_of(graph_.type), from, to, team);
+void WorkingCopy::move_slots(Way way, std::size_t parameter, const Team& team) const {
+  const ParameterRange* range = range_of(graph_.parameters[parameter]);
+  for (int k = 0; k < 2; ++k)
+    if (range && range->slots[k]) move(way, parameter, range->slots[k], slots_[k].data(), team);
 }
 
 void WorkingCopy::take(const Team& team) const {
   for (std::size_t i = 0; i < graph_.parameters.size(); ++i) {
-    const ParameterRef& p = graph_.parameters[i];
-    take(i, original(p, p.store->values()), mine(i, store_->values()), team);
-    const ParameterRange* range = range_of(p);
-    for (int k = 0; k < 2; ++k)
-      if (range && range->slots[k]) take(i, original(p, range->slots[k]), mine(i, slots_[k].data()), team);
+    move(Way::in, i, graph_.parameters[i].store->values(), store_->values(), team);
+    move_slots(Way::in, i, team);
   }
 }
 
@@ -134,12 +133,10 @@ void WorkingCopy::put_back(const Team& team, bool gradients) const {
     if (value.home != Home::gradient) continue;
     const auto i = static_cast<std::size_t>(value.parameter);
     const ParameterRef& p = graph_.parameters[i];
-    if (gradients) put_back(i, mine(i, store_->grads()), original(p, p.store->grads()), team);
-    const ParameterRange* range = range_of(p);
-    if (!range) continue;
-    put_back(i, mine(i, store_->values()), original(p, p.store->values()), team);
-    for (int k = 0; k < 2; ++k)
-      if (range->slots[k]) put_back(i, mine(i, slots_[k].data()), original(p, range->slots[k]), team);
+    if (gradients) move(Way::out, i, p.store->grads(), store_->grads(), team);
+    if (!range_of(p)) continue;
+    move(Way::out, i, p.store->values(), store_->values(), team);
+    move_slots(Way::out, i, team);
   }
 }
 

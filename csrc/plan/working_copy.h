@@ -32,8 +32,10 @@ class WorkingCopy {
   const ParameterRange* range_of(const ParameterRef& p) const;
   std::byte* original(const ParameterRef& p, std::byte* base) const;
   std::byte* mine(std::size_t parameter, std::byte* base) const;
-  void take(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const;
-  void put_back(std::size_t parameter, const std::byte* from, std::byte* to, const Team& team) const;
+  // Moves one array of a parameter between its store and the copy; this member's part.
+  enum class Way { in, out };
+  void move(Way way, std::size_t parameter, std::byte* store, std::byte* copy, const Team& team) const;
+  void move_slots(Way way, std::size_t parameter, const Team& team) const;
 
   const Backend& backend_;
   const Graph& graph_;
