@@ -37,8 +37,8 @@ bool fits_dots(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index small = m < n || call.a.col_stride != 1 ? m : n;
   const bool along = small == m ? adjacent(call.b.row_stride, k) : adjacent(call.a.col_stride, k);
   // Adding the lanes costs as much as a few vectors of depth. With up to four rows there is little else to
-  // do; 100 x 8 x 64 takes 2.0 us in blocks and 2.2 by dots, at a depth of 128 3.9 and 2.9.
-  return small <= few && along && k >= (small <= 4 ? 2 : 8) * kernels.gemm.lanes;
+  // do; 100 x 8 x 64 takes 2.0 us in blocks and 2.2 by dots, at a depth of 100 4.0 and 3.1.
+  return small <= few && along && k >= (small <= 4 ? 2 : 6) * kernels.gemm.lanes;
 }
 
 template <class T>
