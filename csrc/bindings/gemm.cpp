@@ -62,13 +62,17 @@ py::array gemm(py::array a, py::array b, const std::optional<py::array>& wanted,
 // A 2-D array of NumPy's own, as its header says; pybind11's accessors cost more than a small product.
 struct PlainMatrix {
   explicit PlainMatrix(PyObject* object)
-      : is_array(Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_),
+      : is_none(object == Py_None),
+        is_array(Py_TYPE(object) == py::detail::npy_api::get().PyArray_Type_),
         head(is_array ? py::detail::array_proxy(object) : nullptr) {}
 
   bool is(const PyObject* type, Index size) const {
-    return is_array && head->descr == type && head->nd == 2 &&
-           (head->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) && head->strides[0] % size == 0 &&
-           head->strides[1] % size == 0 && head->dimensions[0] > 0 && head->dimensions[1] > 0;
+    return holds(type) && head->nd == 2 && head->strides[0] % size == 0 && head->strides[1] % size == 0 &&
+           head->dimensions[0] > 0 && head->dimensions[1] > 0;
+  }
+  // A vector in one piece; its length is dimensions[0].
+  bool is_row(const PyObject* type, Index size) const {
+    return holds(type) && head->nd == 1 && head->strides[0] == size;
   }
   template <class T>
   MatrixView<T> view(bool transpose) const {
@@ -78,8 +82,13 @@ struct PlainMatrix {
     return transpose ? matrix.transposed() : matrix;
   }
 
-  bool is_array;
+  bool is_none, is_array;
   py::detail::PyArray_Proxy* head;
+
+ private:
+  bool holds(const PyObject* type) const {
+    return is_array && head->descr == type && (head->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  }
 };
 
 template <class T>
@@ -94,47 +103,62 @@ bool overlap(const MatrixView<T>& x, const MatrixView<const T>& y) {
   return x0 <= y1 && y0 <= x1;
 }
 
-// True when out = alpha op(a) op(b) + beta out has been computed. Whatever is wrong with the arguments, and
-// whatever would need a copy, is left to gemm.
-template <class T>
-bool multiply_plain(const PlainMatrix& a, const PlainMatrix& b, const PlainMatrix& out, double alpha,
-                    double beta, bool trans_a, bool trans_b) {
-  cpu::Gemm<T> call;
-  call.a = a.view<const T>(trans_a);
-  call.b = b.view<const T>(trans_b);
-  const MatrixView<T> c = out.view<T>(false);
-  if (call.a.cols != call.b.rows || c.rows != call.a.rows || c.cols != call.b.cols) return false;
-  if ((c.cols > 1 && c.col_stride != 1) || (c.rows > 1 && c.row_stride < c.cols)) return false;
-  if (overlap(c, call.a) || overlap(c, call.b)) return false;
-  call.c = c.data;
-  call.c_row = c.row_stride;
-  call.alpha = static_cast<T>(alpha);
-  call.beta = static_cast<T>(beta);
-  run(call);
-  return true;
-}
+// Whatever is wrong with the arguments, and whatever would need a copy, is left to gemm.
+struct PlainCall {
+  PlainMatrix a, b, out, bias;
+  double alpha, beta;
+  bool trans_a, trans_b;
+  Act act;
+  double slope;
 
-// plain_gemm(a, b, out, alpha, beta, trans_a, trans_b): out, or None where gemm has to be asked.
+  bool is(const PyObject* type, Index size) const {
+    return a.is(type, size) && b.is(type, size) && out.is(type, size) &&
+           (bias.is_none || bias.is_row(type, size)) && alpha != 0 &&
+           (out.head->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_);
+  }
+
+  // True when out = act(alpha op(a) op(b) + beta out + bias) has been computed.
+  template <class T>
+  bool multiply() const {
+    cpu::Gemm<T> call;
+    call.a = a.view<const T>(trans_a);
+    call.b = b.view<const T>(trans_b);
+    const MatrixView<T> c = out.view<T>(false);
+    if (call.a.cols != call.b.rows || c.rows != call.a.rows || c.cols != call.b.cols) return false;
+    if ((c.cols > 1 && c.col_stride != 1) || (c.rows > 1 && c.row_stride < c.cols)) return false;
+    if (overlap(c, call.a) || overlap(c, call.b)) return false;
+    if (!bias.is_none) {
+      call.bias = reinterpret_cast<const T*>(bias.head->data);
+      if (bias.head->dimensions[0] != c.cols || overlap(c, {call.bias, 1, c.cols, c.cols, 1})) return false;
+    }
+    call.c = c.data;
+    call.c_row = c.row_stride;
+    call.alpha = static_cast<T>(alpha);
+    call.beta = static_cast<T>(beta);
+    call.act = act;
+    call.slope = static_cast<T>(slope);
+    run(call);
+    return true;
+  }
+};
+
+// plain_gemm(a, b, out, alpha, beta, trans_a, trans_b, bias, activation, slope): out, or None where gemm has
+// to be asked.
 PyObject* plain_gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   static const auto* f32 = py::detail::npy_api::get().PyArray_DescrFromType_(py::detail::npy_api::NPY_FLOAT_);
   static const auto* f64 =
       py::detail::npy_api::get().PyArray_DescrFromType_(py::detail::npy_api::NPY_DOUBLE_);
-  if (count == 7 && PyFloat_CheckExact(args[3]) && PyFloat_CheckExact(args[4]) && PyBool_Check(args[5]) &&
-      PyBool_Check(args[6])) {
-    const PlainMatrix a(args[0]), b(args[1]), out(args[2]);
-    const double alpha = PyFloat_AS_DOUBLE(args[3]), beta = PyFloat_AS_DOUBLE(args[4]);
-    const bool writable =
-        out.is_array && (out.head->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) && alpha != 0;
-    const auto all_are = [&](const PyObject* type, Index size) {
-      return writable && a.is(type, size) && b.is(type, size) && out.is(type, size);
-    };
+  if (count == 10 && PyFloat_CheckExact(args[3]) && PyFloat_CheckExact(args[4]) && PyBool_Check(args[5]) &&
+      PyBool_Check(args[6]) && PyUnicode_CheckExact(args[8]) && PyFloat_CheckExact(args[9])) {
     try {
-      const bool done =
-          all_are(f32, 4)
-              ? multiply_plain<float>(a, b, out, alpha, beta, args[5] == Py_True, args[6] == Py_True)
-          : all_are(f64, 8)
-              ? multiply_plain<double>(a, b, out, alpha, beta, args[5] == Py_True, args[6] == Py_True)
-              : false;
+      const PlainCall call{
+          PlainMatrix(args[0]),      PlainMatrix(args[1]),       PlainMatrix(args[2]),
+          PlainMatrix(args[7]),      PyFloat_AS_DOUBLE(args[3]), PyFloat_AS_DOUBLE(args[4]),
+          args[5] == Py_True,        args[6] == Py_True,         act_of(PyUnicode_AsUTF8(args[8])),
+          PyFloat_AS_DOUBLE(args[9])};
+      const bool done = call.is(f32, 4)   ? call.multiply<float>()
+                        : call.is(f64, 8) ? call.multiply<double>()
+                                          : false;
       if (done) return Py_NewRef(args[2]);
     } catch (const std::exception&) {
       // gemm meets it again, and says so.
@@ -145,7 +169,8 @@ PyObject* plain_gemm(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 PyMethodDef plain_gemm_method = {
     "plain_gemm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(plain_gemm)), METH_FASTCALL,
-    "out = alpha op(a) op(b) + beta out where the arrays can be used as they are, otherwise None."};
+    "out = act(alpha op(a) op(b) + beta out + bias) where the arrays can be used as they are, otherwise "
+    "None."};
 
 }  // namespace
 

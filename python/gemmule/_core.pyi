@@ -232,10 +232,20 @@ class PackedMatrix:
     def nbytes(self) -> int: ...
 
 def plain_gemm(
-    a: object, b: object, out: object, alpha: object, beta: object, trans_a: object, trans_b: object, /
+    a: object,
+    b: object,
+    out: object,
+    alpha: object,
+    beta: object,
+    trans_a: object,
+    trans_b: object,
+    bias: object,
+    activation: object,
+    slope: object,
+    /,
 ) -> Array | None:
-    """gemm with neither bias nor activation, where every argument can be used as it is; otherwise None, and
-    nothing has been done. For the cost of small products."""
+    """gemm where every argument can be used as it is; otherwise None, and nothing has been done. For the cost
+    of small products."""
 
 # The following write `out`, of the dtype and shape of the first array unless said; arrays are C-contiguous.
 def activation(kind: str, slope: float, z: Array, out: Array) -> None: ...

@@ -28,7 +28,11 @@ __all__ = [
 
 # What kernels compute in, by identity: NumPy keeps one object of each.
 _KERNEL_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_IDENTITY = activations.Builtin("identity", 1.0)
+# The activations by name, each with its usual slope.
+_PLAIN = {
+    name: activations.Builtin(name, activations.DEFAULT_SLOPES.get(name, 1.0))
+    for name in activations.ELEMENTWISE
+}
 
 
 # -- products ------------------------------------------------------------------------------------------------
@@ -53,16 +57,17 @@ def gemm(
     beta = 0 never reads it. precision: "bf16" rounds a and b to bfloat16 on the way and multiplies them with
     float32 sums, for float32 alone (else DTypeError) and not packed (else ValueError); its error is
     |C - AB| <= 2^-6.99 |A||B|, see docs/math.md."""
-    if bias is None and activation == "identity" and slope is None and precision == "full":
-        done = _core.plain_gemm(a, b, out, alpha, beta, trans_a, trans_b)
+    plain = _PLAIN.get(activation) if type(activation) is str and slope is None else None
+    if plain is not None and out is not None and precision == "full":
+        done = _core.plain_gemm(a, b, out, alpha, beta, trans_a, trans_b, bias, plain.name, plain.slope)
         if done is not None:
             return done
     # The compiled function checks shapes, types and overlap; what it can take as it is goes straight to it.
     if not (
         type(a) is np.ndarray
         and type(b) is np.ndarray
-        and bias is None
         and a.dtype is b.dtype in _KERNEL_TYPES
+        and (bias is None or (type(bias) is np.ndarray and bias.dtype is a.dtype))
     ):
         if isinstance(b, PackedMatrix):
             if checked_precision(precision, "gemm: precision") != "full":
@@ -78,7 +83,7 @@ def gemm(
         beta = real_number(beta, "gemm: beta")
     if out is not None and not isinstance(out, np.ndarray):
         raise DTypeError(f"gemm: out must be an array, not {type(out).__name__}")
-    act = _IDENTITY if activation == "identity" and slope is None else _builtin(activation, slope)
+    act = plain or _builtin(activation, slope)
     if precision != "full":
         checked_precision(precision, "gemm: precision")
         if a.dtype != np.float32:
@@ -292,7 +297,8 @@ def _common(op: str, **values: ArrayLike) -> list[Array]:
     """The arrays in one type, float32 where all are; strides are left as they are where no conversion is
     due."""
     arrays = [any_array(value, f"{op}: {name}") for name, value in values.items()]
-    single = all(array.dtype.name == "float32" for array in arrays)
+    # Of another byte order, only the name is float32's; making that takes NumPy 2 us.
+    single = all(array.dtype is _KERNEL_TYPES[0] or array.dtype.name == "float32" for array in arrays)
     dtype = np.dtype("float32" if single else "float64")
     return [
         array if array.dtype == dtype and array.flags.aligned else array.astype(dtype) for array in arrays
