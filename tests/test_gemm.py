@@ -106,6 +106,10 @@ def test_exact_on_integers_at_few_rows_or_columns(
                 a, b, c, alpha=-1, beta=3, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu"
             )
             np.testing.assert_array_equal(c, want, err_msg=f"m={m} n={n} k={k}, with an epilogue")
+            c.fill(np.nan)
+            gm.ops.gemm(a, b, c, alpha=-1, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu")
+            want = np.maximum(bias - plain, 0)
+            np.testing.assert_array_equal(c, want, err_msg=f"m={m} n={n} k={k}, over NaN")
 
 
 @pytest.mark.parametrize("k", [383, 384, 385, 767, 768, 769, 1151, 1152, 1153, 3000])
