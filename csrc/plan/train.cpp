@@ -45,9 +45,9 @@ struct Trainer::Compiled {
 
   LossGraph joint;
   Program program;
-  // Of a program on copied parameters (0 and empty otherwise): the first of the ops that make gradients, all at
-  // its end, and what they read: every gradient is a sum over the batch of products of a `dz` and an element of an input, or of
-  // a `dz` alone.
+  // Of a program on copied parameters (0 and empty otherwise): the first of the ops that make gradients, all
+  // at its end, and what they read: every gradient is a sum over the batch of products of a `dz` and an
+  // element of an input, or of a `dz` alone.
   int first_gradient;
   std::vector<ValueId> dz, inputs;
   bool listed;             // the samples are read where the data set has them
