@@ -10,9 +10,9 @@ scikit-learn's, with weights too. By name:
     mse, mae, r2            errors of regression
 
 Integer labels, and rows of several targets, are classes, and the largest output decides. One output, and
-each of several under bce, bce_with_logits and hinge, is decided by itself: positive above a threshold, which is
-0.5 for bce, 0 for the other two, and to be given for any other loss. Targets are positive above 0.5, for hinge
-above 0.
+each of several under bce, bce_with_logits and hinge, is decided by itself: positive above a threshold, which
+is 0.5 for bce, 0 for the other two, and to be given for any other loss. Targets are positive above 0.5, for
+hinge above 0.
 
 NaN among the outputs gives NaN.
 """
