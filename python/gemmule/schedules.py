@@ -211,7 +211,8 @@ class Cosine(Schedule):
     def _phase(self, t: Array, period: float) -> Array:
         """Where each t stands in its period, from 0 to 1."""
         if self.growth == 1:
-            return np.fmod(t, period) / period
+            phase: Array = np.fmod(t, period) / period
+            return phase
         starts, lengths = [0.0], [period]
         while starts[-1] + lengths[-1] <= t.max(initial=0.0):
             starts.append(starts[-1] + lengths[-1])

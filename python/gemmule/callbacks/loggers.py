@@ -151,7 +151,7 @@ class TensorBoard(Callback):
 
 def _writer_class() -> Any:
     try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-not-found, unused-ignore]
+        from tensorboardX import SummaryWriter  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise ImportError("TensorBoard needs tensorboardX: pip install 'gemmule[tensorboard]'") from error
     return SummaryWriter
