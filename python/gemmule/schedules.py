@@ -205,20 +205,18 @@ class Cosine(Schedule):
             p = np.minimum(t / self._length(self.duration, self.by, span), 1.0)
         else:
             p = self._phase(t, self._updates(self.period, self.by, span))
-        rates: Array = self.final + (self.lr - self.final) * (1 + np.cos(np.pi * p)) / 2
-        return rates
+        return np.asarray(self.final + (self.lr - self.final) * (1 + np.cos(np.pi * p)) / 2)
 
     def _phase(self, t: Array, period: float) -> Array:
         """Where each t stands in its period, from 0 to 1."""
         if self.growth == 1:
-            phase: Array = np.fmod(t, period) / period
-            return phase
+            return np.asarray(np.fmod(t, period) / period)
         starts, lengths = [0.0], [period]
         while starts[-1] + lengths[-1] <= t.max(initial=0.0):
             starts.append(starts[-1] + lengths[-1])
             lengths.append(lengths[-1] * self.growth)
         at = np.searchsorted(starts, t, side="right") - 1
-        return (t - np.take(starts, at)) / np.take(lengths, at)
+        return np.asarray((t - np.take(starts, at)) / np.take(lengths, at))
 
 
 class OneCycle(Schedule):
@@ -332,8 +330,7 @@ def _arguments(schedule: Any) -> dict[str, Any]:
 
 
 def _decayed(lr: float, gamma: float, times: Array) -> Array:
-    rates: Array = lr * np.power(gamma, times)
-    return rates
+    return np.asarray(lr * np.power(gamma, times))
 
 
 def _positive(value: Any, what: str) -> float:

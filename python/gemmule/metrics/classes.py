@@ -44,7 +44,8 @@ class Decided(Metric):
 
 
 class Accuracy(Decided):
-    """The share of right decisions: of samples, or of outputs where they are decided one by one.
+    """The share of right decisions: of samples, or of outputs where they are decided one by one (scikit-learn
+    counts a sample then where all its outputs are right).
 
     threshold: of the raw output, see `gemmule.metrics`."""
 
@@ -59,8 +60,8 @@ class Accuracy(Decided):
 
 
 class TopK(Metric):
-    """The share of samples whose class is among the k largest outputs; of equal outputs the first is
-    larger."""
+    """The share of samples whose class is among the k largest outputs; of equal ones the first is the larger,
+    as for accuracy (scikit-learn's: the last)."""
 
     def __init__(self, k: int = 5, name: str | None = None) -> None:
         self.k = positive_int(k, "TopK: k")
