@@ -1,8 +1,10 @@
-"""Small networks and data that several test files train."""
+"""Small networks and data that several test files train, and what they do with them."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,22 @@ def weights(net: gm.Network) -> dict[str, bytes]:
 
 def gradients(net: gm.Network) -> dict[str, bytes]:
     return {name: p.grad.tobytes() for name, p in net.named_parameters()}
+
+
+def fitted(callbacks: list[gm.Callback], epochs: int = 3, net: Any = None, **options: Any) -> gm.Network:
+    """A classifier after a fit with these callbacks."""
+    x, y = classification()
+    net = net or classifier()
+    options = {"loss": "cross_entropy", "optimizer": gm.SGD(0.1), "metrics": ["accuracy"], **options}
+    net.fit(x, y, epochs=epochs, callbacks=callbacks, **options)
+    return net
+
+
+def through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
+    """As a checkpoint would hold it: arrays apart, the rest as JSON."""
+    arrays = {name: value.copy() for name, value in state.items() if isinstance(value, np.ndarray)}
+    rest = json.loads(json.dumps({name: value for name, value in state.items() if name not in arrays}))
+    return {**rest, **arrays}
 
 
 def environment(**changes: str) -> dict[str, str]:

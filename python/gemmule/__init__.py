@@ -11,7 +11,7 @@ net.predict(X[:5])
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core, losses, ops, optim
+from . import _core, callbacks, losses, ops, optim, schedules
 from ._precision import numerics, set_numerics
 from .callbacks import Callback
 from .config import num_threads, set_num_threads, set_verbose, show_config
@@ -23,7 +23,7 @@ from .optim import SGD, Adam, AdamW
 from .parameters import Parameter
 
 if TYPE_CHECKING:
-    from . import cli, datasets, io, plot
+    from . import cli, datasets, io, metrics, plot
     from .io import load
 
 __version__ = _core.build_info()["version"]
@@ -47,16 +47,19 @@ __all__ = [
     "Parameter",
     "ShapeError",
     "__version__",
+    "callbacks",
     "cli",
     "datasets",
     "io",
     "load",
     "losses",
+    "metrics",
     "num_threads",
     "numerics",
     "ops",
     "optim",
     "plot",
+    "schedules",
     "set_num_threads",
     "set_numerics",
     "set_verbose",
@@ -64,7 +67,7 @@ __all__ = [
 ]
 
 # Imported when first asked for: `import gemmule` stays short.
-_LAZY = frozenset({"cli", "datasets", "io", "plot"})
+_LAZY = frozenset({"cli", "datasets", "io", "metrics", "plot"})
 
 
 def __getattr__(name: str) -> Any:

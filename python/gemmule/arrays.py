@@ -1,5 +1,6 @@
 """From whatever a user hands over to checked, C-contiguous arrays of the network's type."""
 
+import math
 import numbers
 from typing import Any
 
@@ -39,6 +40,14 @@ def real_number(value: Any, what: str) -> float:
         return float(value)
     except OverflowError as error:
         raise ValueError(f"{what} is beyond the range of float64") from error
+
+
+def not_negative(value: Any, what: str) -> float:
+    """`value` as a finite float of at least 0; TypeError and ValueError name the argument."""
+    number = real_number(value, what)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{what} is {value}; it must be finite and not negative")
+    return number
 
 
 def fraction(value: Any, what: str) -> float:

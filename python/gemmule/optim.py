@@ -1,4 +1,5 @@
-"""Optimizers. Formulas are PyTorch's; g is the gradient, w the parameter, t counts steps from 1.
+"""Optimizers. Formulas are PyTorch's; g is the gradient, w the parameter, t counts steps from 1. The learning
+rate lr is a number or one of `gemmule.schedules`.
 
 An object keeps its state (momenta, step count) for every network it has trained, so a second `fit` goes on
 where the first stopped.
@@ -11,8 +12,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from . import _core
-from .arrays import Array, fraction, real_number, unknown_name
+from .arrays import Array, fraction, unknown_name
+from .arrays import not_negative as _not_negative
 from .parameters import Block
+from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .network import Network
@@ -33,7 +36,7 @@ class Optimizer:
     the optimizer alone starts afresh."""
 
     rule: ClassVar[str]
-    lr: float
+    lr: float | Schedule
 
     def __init__(self) -> None:
         self._states: WeakKeyDictionary[Block, State] = WeakKeyDictionary()
@@ -46,8 +49,13 @@ class Optimizer:
 
     def step(self, network: "Network") -> None:
         """One step from the gradients in `.grad`, which stay. DivergenceError, and nothing changed, where the
-        update is not finite."""
+        update is not finite.
+
+        Where lr is a schedule, it gives the rate of update `t`. ValueError for one that counts in epochs or
+        depends on the length of the run, which a loop by hand does not tell."""
         run = self._run(network)
+        if isinstance(self.lr, Schedule):
+            run.hyper["lr"] = float(self.lr.rates(run.steps, 1)[0])
         _core.update(self.rule, run.hyper, run.steps, run.ranges)
         run.advance(1)
 
@@ -126,7 +134,11 @@ class SGD(Optimizer):
     rule = "sgd"
 
     def __init__(
-        self, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+        self,
+        lr: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
     ) -> None:
         self.lr = lr
         self.momentum = momentum
@@ -138,7 +150,7 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("SGD: nesterov needs a momentum above 0")
         return {
-            "lr": _not_negative(self.lr, "SGD: lr"),
+            "lr": _rate(self.lr, "SGD: lr"),
             "momentum": fraction(self.momentum, "SGD: momentum"),
             "nesterov": float(bool(self.nesterov)),
             "weight_decay": _not_negative(self.weight_decay, "SGD: weight_decay"),
@@ -156,7 +168,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: float | Schedule = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -174,7 +186,7 @@ class Adam(Optimizer):
         except (TypeError, ValueError):
             raise ValueError(f"{name}: betas is {self.betas!r}; it must be a pair of numbers") from None
         return {
-            "lr": _not_negative(self.lr, f"{name}: lr"),
+            "lr": _rate(self.lr, f"{name}: lr"),
             "beta1": fraction(beta1, f"{name}: betas[0]"),
             "beta2": fraction(beta2, f"{name}: betas[1]"),
             "eps": _not_negative(self.eps, f"{name}: eps"),
@@ -193,7 +205,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        lr: float = 1e-3,
+        lr: float | Schedule = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
@@ -217,8 +229,6 @@ def resolve(optimizer: str | Optimizer) -> Optimizer:
     return _CLASSES[optimizer]()
 
 
-def _not_negative(value: Any, what: str) -> float:
-    number = real_number(value, what)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{what} is {value}; it must be finite and not negative")
-    return number
+def _rate(lr: float | Schedule, what: str) -> float:
+    """The checked rate. Of a schedule NaN: whoever runs the updates puts their own rates there."""
+    return math.nan if isinstance(lr, Schedule) else _not_negative(lr, what)

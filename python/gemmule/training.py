@@ -108,7 +108,7 @@ class Loop:
     ) -> None:
         self.network = network
         self.names = ("loss", *metrics)
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._data = data
         self._order = order
         self._shuffle = shuffle
@@ -131,7 +131,7 @@ class Loop:
         trainer = network._programs.trainer(
             network, self._kind, self._metrics, self._batch_size, self._precision
         )
-        run = self._optimizer._run(network)
+        run = self.optimizer._run(network)
         try:
             rows = trainer.run(
                 self._data.x,
@@ -141,7 +141,7 @@ class Loop:
                 shuffle=self._shuffle and self._order is None,
                 key=network._key,
                 step=network._step,
-                rule=self._optimizer.rule,
+                rule=self.optimizer.rule,
                 hyper=run.hyper,
                 updates=run.steps,
                 ranges=run.ranges,
@@ -186,7 +186,11 @@ def _run(
     count = epochs if display is None and not every_epoch else 1
     start = time.perf_counter()
     try:
+        for callback in callbacks:
+            callback.on_train_begin(loop.network, loop.optimizer)
         while history.epochs < epochs:
+            for callback in callbacks:
+                callback.on_epoch_begin(loop.network, history.epochs + 1)
             began = time.perf_counter()
             logs: dict[str, float] = {}
             for logs in loop.epochs(history.epochs, count):
@@ -202,6 +206,9 @@ def _run(
             if not every_epoch:
                 fitting = int(count * PERIOD / max(time.perf_counter() - began, 1e-6))
                 count = min(max(fitting, 1), epochs - history.epochs)
+        history.seconds = time.perf_counter() - start
+        for callback in callbacks:
+            callback.on_train_end(loop.network, history)
     finally:
         history.seconds = time.perf_counter() - start
         if display is not None:
