@@ -9,6 +9,7 @@ namespace {
 
 using Hyper = std::map<std::string, double>;
 using PyRange = std::tuple<std::shared_ptr<Store>, py::array, Index, Index>;
+using PyPosition = std::tuple<Index, std::uint64_t, std::vector<double>>;  // see plan/train.h
 
 UpdateArgs update_args(const Hyper& hyper) {
   UpdateArgs args;
@@ -53,11 +54,26 @@ std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args,
   return list;
 }
 
+// One rate for every update that the call can make, and none above the largest that was named.
+const double* checked_rates(const py::array& rates, double largest, const FitCall& call, Index batch_size) {
+  require_array(rates, DType::f64, "fit: rates");
+  const Index per_epoch = (call.rows + batch_size - 1) / batch_size;
+  Index updates = checked_mul(call.epochs, per_epoch) - call.begin.at / batch_size;
+  if (call.most_steps >= 0) updates = std::min(updates, call.most_steps);
+  require(rates.ndim() == 1 && rates.size() >= updates, ErrorKind::shape, "fit: ", rates.size(),
+          " rates for ", updates, " updates");
+  const auto* first = static_cast<const double*>(rates.data());
+  for (Index i = 0; i < rates.size(); ++i)
+    require(first[i] >= 0 && first[i] <= largest, ErrorKind::value, "fit: rate ", first[i], " is not in 0..",
+            largest);
+  return first;
+}
+
 // A trainer and how far its last run came.
 struct PyTrainer {
   PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss,
-            const std::vector<std::string>& metrics, Index batch_size)
-      : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size) {}
+            const std::vector<std::string>& metrics, Index batch_size, bool keeps_output)
+      : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size, keeps_output) {}
 
   std::vector<py::tuple> epochs() const {
     const Index width = result.epochs > 0 ? static_cast<Index>(result.means.size()) / result.epochs : 0;
@@ -72,7 +88,9 @@ struct PyTrainer {
   std::vector<py::tuple> run(const py::array& x, const py::array& y, Index epochs_wanted,
                              std::optional<py::array> order, bool shuffle, std::uint64_t key,
                              std::uint64_t step, const std::string& rule_name, const Hyper& hyper,
-                             Index updates, const std::vector<PyRange>& ranges) {
+                             Index updates, const std::vector<PyRange>& ranges,
+                             const std::optional<PyPosition>& begin, std::optional<Index> steps,
+                             std::optional<py::array> rates, std::optional<py::array> outputs) {
     result = {};  // first: whatever is raised below, it says how far this call came
     const Graph& g = trainer.graph();
     const Shape& dims = g.info(trainer.output()).dims;
@@ -94,9 +112,20 @@ struct PyTrainer {
     call.epochs = epochs_wanted;
     call.shuffle = shuffle;
     call.start = {key, step};
+    if (begin) call.begin = {std::get<0>(*begin), std::get<1>(*begin), std::get<2>(*begin)};
+    if (steps) {
+      require(*steps >= 0, ErrorKind::value, "fit: steps is ", *steps);
+      call.most_steps = *steps;
+    }
+    if (outputs) {
+      require(require_batch(*outputs, g.type, dims, "fit: outputs", true) == call.rows, ErrorKind::shape,
+              "fit: outputs is not of the ", call.rows, " samples");
+      call.outputs = static_cast<std::byte*>(outputs->mutable_data());
+    }
     const Rule rule = rule_of(rule_name);
     const UpdateArgs args = update_args(hyper);
-    const Optimizer optimizer{rule, args, updates, parameter_ranges(rule, args, ranges)};
+    Optimizer optimizer{rule, args, updates, parameter_ranges(rule, args, ranges)};
+    if (rates) optimizer.rates = checked_rates(*rates, args.lr, call, trainer.batch_size());
     Poll poll = signal_poll();
     {
       const py::gil_scoped_release release;
@@ -137,11 +166,19 @@ void update(const std::string& rule_name, const Hyper& hyper, Index updates,
 
 void bind_training(py::module_& m) {
   py::class_<PyTrainer>(m, "Trainer")
-      .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index>(),
-           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"))
+      .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index,
+                    bool>(),
+           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"),
+           py::arg("keeps_output") = false)
       .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"),
            py::arg("order"), py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"),
-           py::arg("hyper"), py::arg("updates"), py::arg("ranges"))
+           py::arg("hyper"), py::arg("updates"), py::arg("ranges"), py::arg("begin") = py::none(),
+           py::arg("steps") = py::none(), py::arg("rates") = py::none(), py::arg("outputs") = py::none())
+      .def_property_readonly("position",
+                             [](const PyTrainer& self) {
+                               const Position& p = self.result.position;
+                               return PyPosition(p.at, p.epoch_step, p.sums);
+                             })
       .def_property_readonly("steps_done", [](const PyTrainer& self) { return self.result.steps; })
       .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs; })
       .def_property_readonly("partial", &PyTrainer::epochs)

@@ -19,7 +19,9 @@ Stepper::Stepper(const Backend& backend, const Optimizer& optimizer)
     : backend_(backend),
       rule_(optimizer.rule),
       args_(optimizer.args),
+      first_update_(optimizer.updates),
       updates_(optimizer.updates),
+      rates_(optimizer.rates),
       ranges_(optimizer.ranges) {
   for (auto& figures : figures_) figures.assign(max_threads, Figure{infinity});
   for (const ParameterRange& range : ranges_)
@@ -44,6 +46,7 @@ double Stepper::largest(const Team& team, Agreement about) const {
 
 UpdateArgs Stepper::args_now() const {
   UpdateArgs now = args_;
+  if (rates_) now.lr = rates_[updates_ - first_update_];
   const double t = static_cast<double>(updates_ + 1);
   now.correction1 = 1 - std::pow(args_.beta1, t);
   now.correction2 = 1 - std::pow(args_.beta2, t);

@@ -11,6 +11,8 @@ struct Optimizer {
   UpdateArgs args;
   Index updates = 0;  // steps done before, Adam's t - 1
   std::vector<ParameterRange> ranges;
+  // Learning rates of the updates to come, none above args.lr; nullptr: it is args.lr's for all.
+  const double* rates = nullptr;
 };
 
 class Stepper {
@@ -48,7 +50,9 @@ class Stepper {
   const Backend& backend_;
   Rule rule_;
   UpdateArgs args_;
+  const Index first_update_;
   Index updates_;
+  const double* rates_;
   std::vector<ParameterRange> ranges_;
   bool settled_;
   const char* reason_ = "";

@@ -80,6 +80,13 @@ class Trainer::Loop {
     crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
     address(c_.joint.input) = c_.listed ? static_cast<void*>(listed_.data()) : x_.data();
     address(c_.joint.target) = y_.data();
+    output_bytes_ = c_.program.graph().count(c_.joint.output, 1) * size_of(c_.program.graph().type);
+    if (call.begin.at > 0) {
+      result_.position = call.begin;
+      sums_ = call.begin.sums;
+      at_ = call.begin.at;
+      find_order(0);
+    }
     c_.program.bind_views(*lease_);
     if (!copy_) return;
     copy_->bind(*lease_);
@@ -95,7 +102,7 @@ class Trainer::Loop {
 
  private:
   void run_epochs() {
-    while (epoch_ < call_.epochs && result_.end == FitEnd::done) {
+    while (!complete() && result_.end == FitEnd::done) {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
       // up.
@@ -106,11 +113,13 @@ class Trainer::Loop {
 
   void*& address(ValueId id) { return lease_->address[static_cast<std::size_t>(id)]; }
 
+  bool complete() const { return epoch_ == call_.epochs || result_.steps == call_.most_steps; }
+
   // Steps from where the run stands until it ends, or until the team should be formed anew. The leading
   // member decides when, before a barrier; the others read it behind.
   void slice(const Team& team) {
     Index epoch = epoch_, at = at_;  // every member counts for itself; the leading one keeps the books
-    if (team.leads()) over_ = epoch == call_.epochs;
+    if (team.leads()) over_ = complete();
     if (team.leads() && !over_ && at == 0) begin_epoch(epoch);
     team.barrier();
     if (over_) return;
@@ -132,19 +141,25 @@ class Trainer::Loop {
     ++scalars_.step;
     ++result_.steps;
     epoch_ = epoch;
-    at_ = at;
+    at_ = result_.position.at = at;
     if (at == 0) end_epoch();
+    std::copy(sums_.begin(), sums_.end(), result_.position.sums.begin());
     const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
-    over_ = crowding_.ends_slice(team.sleeps()) || full || epoch == call_.epochs;
+    over_ = crowding_.ends_slice(team.sleeps()) || full || complete();
     if (at == 0 && !over_) begin_epoch(epoch);
   }
 
   void begin_epoch(Index epoch) {
     std::fill(sums_.begin(), sums_.end(), 0.0);
+    result_.position.epoch_step = scalars_.step;
+    find_order(epoch);
+  }
+
+  void find_order(Index epoch) {
     if (call_.order)
       std::copy_n(call_.order + epoch * call_.rows, call_.rows, order_.begin());
     else if (call_.shuffle)
-      shuffle(call_.rows, order_.data(), scalars_.key, scalars_.step);
+      shuffle(call_.rows, order_.data(), scalars_.key, result_.position.epoch_step);
     else
       for (Index i = 0; i < call_.rows; ++i) order_[static_cast<std::size_t>(i)] = i;
   }
@@ -165,8 +180,10 @@ class Trainer::Loop {
       if (team.leads()) result_.end = FitEnd::interrupted;
       return false;
     }
+    if (call_.outputs) record(team, at, rows);
     const bool sound = !team.leads() || add_up(rows);
-    const bool last = at + rows == call_.rows && epoch + 1 == call_.epochs;
+    const bool last =
+        (at + rows == call_.rows && epoch + 1 == call_.epochs) || result_.steps + 1 == call_.most_steps;
     if (copy_ ? step_riding(team, rows, sound, last) : stepper_.step(team, sound)) return true;
     if (team.leads()) diverge(at);
     return false;
@@ -210,6 +227,15 @@ class Trainer::Loop {
     }
   }
 
+  // This member's share of the batch's outputs, to where their samples stand in the data set.
+  void record(const Team& team, Index at, Index rows) {
+    const Span part = team.share(rows);
+    const auto* outputs = c_.program.operand(*lease_, c_.joint.output, rows).as<const std::byte>();
+    for (Index i = part.begin; i < part.end; ++i)
+      std::memcpy(call_.outputs + order_[static_cast<std::size_t>(at + i)] * output_bytes_,
+                  outputs + i * output_bytes_, static_cast<std::size_t>(output_bytes_));
+  }
+
   // The batch's loss and metrics, in the order of its samples. False where the loss is not finite.
   bool add_up(Index rows) {
     const double* losses = c_.program.operand(*lease_, c_.joint.loss, rows).as<const double>();
@@ -245,17 +271,20 @@ class Trainer::Loop {
   std::vector<std::int64_t> order_;
   std::vector<double> sums_;
   StepScalars scalars_;
+  Index output_bytes_ = 0;    // of a sample
   Index epoch_ = 0, at_ = 0;  // where the run stands
   Crowding& crowding_;
   bool over_ = false;
 };
 
-Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size)
+Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
+                 bool keeps_output)
     : graph_(std::move(graph)),
       output_(output),
       loss_(loss),
       metrics_(std::move(metrics)),
-      batch_size_(batch_size) {
+      batch_size_(batch_size),
+      keeps_output_(keeps_output) {
   require(batch_size >= 1, ErrorKind::value, "fit: batch_size is ", batch_size, ", not at least 1");
 }
 
@@ -267,7 +296,7 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
   LossGraph joint(graph_, output_, loss_, labels);
   Graph step = joint.graph;
   std::vector<ValueId> keep{joint.loss};
-  if (!metrics_.empty()) keep.push_back(joint.output);
+  if (keeps_output_ || !metrics_.empty()) keep.push_back(joint.output);
   differentiate(step, joint.loss, no_value, joint.input, false, false);
   fuse(step, keep);
   const bool copied = form == Parameters::copied;
@@ -290,6 +319,13 @@ const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Opti
 
 void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result) {
   require(call.rows >= 1, ErrorKind::value, "fit: no samples");
+  require(call.begin.at >= 0 && call.begin.at < call.rows && call.begin.at % batch_size_ == 0,
+          ErrorKind::value, "fit: cannot begin at sample ", call.begin.at, " of ", call.rows,
+          " in batches of ", batch_size_);
+  require(call.begin.at == 0 || call.begin.sums.size() == 1 + metrics_.size(), ErrorKind::value,
+          "fit: begin holds ", call.begin.sums.size(), " sums for ", 1 + metrics_.size());
+  require(!call.outputs || keeps_output_, ErrorKind::value, "fit: this trainer keeps no outputs");
+  result.position = {0, call.start.step, std::vector<double>(1 + metrics_.size(), 0.0)};
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",

@@ -8,16 +8,26 @@
 
 namespace gemmule {
 
+// Where a run stands within an epoch.
+struct Position {
+  Index at = 0;                  // samples of the epoch that are done
+  std::uint64_t epoch_step = 0;  // StepScalars::step when the epoch began: it draws the order
+  std::vector<double> sums;      // of the loss and the metrics so far
+};
+
 // A data set and how often to walk it.
 struct FitCall {
   const std::byte* x = nullptr;
   const std::byte* y = nullptr;
   bool labels = false;
   Index rows = 0;
-  Index epochs = 1;
+  Index epochs = 1;      // to bring to their end, the one under way included
+  Index most_steps = -1;  // after which the run ends at any rate; -1: no limit
+  Position begin;         // at > 0: within the first of the epochs
   const std::int64_t* order = nullptr;  // (epochs, rows), or nullptr
   bool shuffle = true;
-  StepScalars start;  // step: training steps the network has done before
+  StepScalars start;             // step: training steps the network has done before
+  std::byte* outputs = nullptr;  // (rows, output): what the network gave for each sample, where wanted
 };
 
 enum class FitEnd { done, diverged, interrupted };
@@ -27,19 +37,23 @@ struct FitResult {
   Index steps = 0;            // complete
   Index epochs = 0;           // complete
   std::vector<double> means;  // (loss, metrics...) of each complete epoch, over its samples
+  Position position;          // behind the last complete step
   Index batch = 0;            // of the epoch in which it diverged, from 1
   const char* reason = "";    // what was not finite
 };
 
 class Trainer {
  public:
-  Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size);
+  // `keeps_output`: FitCall::outputs may be asked for.
+  Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
+          bool keeps_output);
   ~Trainer();
   // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
   void run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result);
   std::string describe();
   const Graph& graph() const { return graph_; }
   ValueId output() const { return output_; }
+  Index batch_size() const { return batch_size_; }
 
  private:
   struct Compiled;
@@ -55,6 +69,7 @@ class Trainer {
   Loss loss_;
   std::vector<Metric> metrics_;
   Index batch_size_;
+  bool keeps_output_;
   std::map<std::pair<bool, Parameters>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;
 };

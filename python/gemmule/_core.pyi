@@ -143,7 +143,13 @@ class Trainer:
     """The epoch loop: shuffled gather, forward, loss, backward, update."""
 
     def __init__(
-        self, graph: Graph, output: int, loss: str, metrics: Sequence[str], batch_size: int
+        self,
+        graph: Graph,
+        output: int,
+        loss: str,
+        metrics: Sequence[str],
+        batch_size: int,
+        keeps_output: bool = False,
     ) -> None: ...
     def run(
         self,
@@ -159,6 +165,10 @@ class Trainer:
         hyper: dict[str, float],
         updates: int,
         ranges: Sequence[Range],
+        begin: tuple[int, int, list[float]] | None = None,
+        steps: int | None = None,
+        rates: NDArray[np.float64] | None = None,
+        outputs: Array | None = None,
     ) -> list[tuple[float, ...]]:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
@@ -166,10 +176,17 @@ class Trainer:
         key: the network's Philox key. step: its count of training steps so far, which positions dropout and
         shuffling. rule: "sgd" | "adam" | "adamw"; hyper: lr, momentum, nesterov, weight_decay, beta1, beta2,
         eps (those it has). updates: steps this optimizer has done, Adam's t - 1.
+        begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
+        steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
+        come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
+        sample, where it stands in x; for a trainer that keeps_output.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,
         counting from 1) and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the
         last complete step, and `steps_done` and `epochs_done` say how far this call came; `partial` holds
         (loss, *metrics) of finished epochs."""
+    @property
+    def position(self) -> tuple[int, int, list[float]]:
+        """(samples of the epoch under way, step at which it began, its sums of loss and metrics)."""
     @property
     def steps_done(self) -> int: ...
     @property
