@@ -1,6 +1,7 @@
 """From whatever a user hands over to checked, C-contiguous arrays of the network's type."""
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,13 @@ def fraction(value: Any, what: str) -> float:
     if not 0 <= number < 1:
         raise ValueError(f"{what} is {value}; it must be at least 0 and below 1")
     return number
+
+
+def is_table(value: Any) -> bool:
+    """Whether `value` has columns with names: a data frame, a mapping, a structured array."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.names is not None
+    return isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__getitem__"))
 
 
 def as_array(value: Any, what: str) -> Array:
