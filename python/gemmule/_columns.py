@@ -152,6 +152,8 @@ def columns_of(table: Any, what: str = "table") -> Columns:
             f"{what}: expected a data frame, a dict of columns or a structured array, not "
             f"{type(table).__name__}"
         )
+    if not hasattr(table, "__len__"):
+        raise TypeError(f"{what}: a lazy frame ({type(table).__name__}); call its collect() first")
     if isinstance(table, Mapping):
         labels = list(table)
     elif isinstance(table, np.ndarray):
@@ -160,15 +162,10 @@ def columns_of(table: Any, what: str = "table") -> Columns:
         labels = list(getattr(table, "column_names", table.columns))
     names = [str(label) for label in labels]
     check_names(names, what)
-    result = {}
-    for name, label in zip(names, labels, strict=True):
-        try:
-            column = table[label]
-        except TypeError as error:
-            raise DTypeError(
-                f"{what}: {type(table).__name__} gives no columns ({error}); collect() a lazy frame first"
-            ) from error
-        result[name] = column_of(column, f"{what}: column {name!r}")
+    result = {
+        name: column_of(table[label], f"{what}: column {name!r}")
+        for name, label in zip(names, labels, strict=True)
+    }
     lengths = {name: len(column) for name, column in result.items()}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name!r} has {length}" for name, length in list(lengths.items())[:_SHOWN])
@@ -190,8 +187,12 @@ def column_of(column: Any, what: str) -> Column:
     array = np.asarray(column)
     if array.ndim != 1:
         raise ShapeError(f"{what} has shape {array.shape}; a column is (N,)")
-    if str(getattr(column, "dtype", "")) == "category":
-        array = np.array([None if _is_missing(cell) else str(cell) for cell in array.tolist()], dtype=object)
+    found = _of_array(array, what)
+    categorical = str(getattr(column, "dtype", "")) == "category"
+    return found.as_text() if categorical and isinstance(found, Numbers) else found
+
+
+def _of_array(array: Array, what: str) -> Column:
     if array.dtype.kind in "biuf":
         values = array.astype(np.float64)
         wrong = np.flatnonzero(np.abs(values) > FLOAT32_MAX)  # NaN is not
@@ -222,17 +223,15 @@ def _of_objects(cells: list[Any], what: str) -> Column:
         filled = np.full(len(cells), -1, np.int32)
         filled[there] = codes.of(present)
         return Text(filled, tuple(codes.names))
-    odd = next((cell for cell in present if not isinstance(cell, int | float | np.number | np.bool_)), None)
-    if odd is not None:
-        strings = " beside text" if any(isinstance(cell, str) for cell in present) else ""
-        if isinstance(odd, str):
-            strings = " beside numbers"
+    odd = [cell for cell in present if not isinstance(cell, int | float | np.number | np.bool_)]
+    if odd:
+        beside = " beside numbers" if len(odd) < len(present) else ""
         raise DTypeError(
-            f"{what} holds {odd!r} ({type(odd).__name__}){strings}; make it all numbers or all text first"
+            f"{what} holds {odd[0]!r} ({type(odd[0]).__name__}){beside}; make it all numbers or all text first"
         )
     values = np.full(len(cells), np.nan)
     values[there] = [float(cell) for cell in present]
-    return column_of(values, what)
+    return _of_array(values, what)
 
 
 def whole_numbers(values: Array) -> Array:
@@ -243,7 +242,11 @@ def whole_numbers(values: Array) -> Array:
 
 def _is_missing(cell: Any) -> bool:
     """None, NaN, and what pandas has for them."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (cell != cell) is True
+    return (
+        cell is None
+        or type(cell).__name__ in ("NAType", "NaTType")
+        or (isinstance(cell, float) and cell != cell)
+    )
 
 
 # -- messages ------------------------------------------------------------------------------------------------
