@@ -1,4 +1,4 @@
-"""CSV tables on the command line: trained on, scored, predicted; and what is said of those that will not do."""
+"""CSV tables on the command line: trained on, scored, predicted; and what is said of those that are none."""
 
 import csv
 import json
@@ -152,12 +152,10 @@ def test_columns_are_found_by_name(capsys: Capture, tmp_path: Path, house_model:
     turned = {name: columns[name] for name in ("town", "note", "area")} | {"new": ["x;y"] * 400}
     assert run(capsys, "predict", model, write(tmp_path / "a.tsv", turned, "\t")) == (expected, "")
     assert run(capsys, "predict", model, write(tmp_path / "no suffix", turned, ";"))[0] == expected
-    assert (
-        run(capsys, "predict", model, write(tmp_path / "a", turned, "|"), "--delimiter", "|")[0] == expected
-    )
-    scored, _ = run(
-        capsys, "evaluate", model, write(tmp_path / "b.csv", {**turned, "price": columns["price"]})
-    )
+    bars = write(tmp_path / "a", turned, "|")
+    assert run(capsys, "predict", model, bars, "--delimiter", "|")[0] == expected
+    priced = write(tmp_path / "b.csv", turned | {"price": columns["price"]})
+    scored, _ = run(capsys, "evaluate", model, priced)
     assert "held out in training" in scored  # the same rows
     assert fit_of(scored) == fit_of(run(capsys, "evaluate", model, data)[0])
     refused(

@@ -379,8 +379,9 @@ def test_bad_tables_leave_the_network_alone(text: bool) -> None:
     refused(ValueError, "y has no value in row 1", columns, [1.0, NAN, 3.0, 4.0])
     refused(gm.ShapeError, "one target a sample", columns, good[:3])
     refused(gm.ShapeError, r"x has \d features", columns | {"t": ["x", "x", "y", "z"]}, good)
-    refused(ValueError, "no value in row 3" if not text else "validation y has no value", columns, good,
-            validation_data=(columns | {"b": [1, 0, 0, 1 if text else None]}, good[:3] + [None]))  # fmt: skip
+    held = columns | {"b": [1, 0, 0, 1 if text else None]}
+    match = "validation y has no value" if text else "validation X: column 'b' has no value in row 3"
+    refused(ValueError, match, columns, good, validation_data=(held, [*good[:3], None] if text else good))
     refused(ValueError, "known", columns, good, metrics=["f3"])
 
 
@@ -406,5 +407,5 @@ def test_an_encoder_of_ones_own() -> None:
     net.preprocessing["table"] = encoder.to_json()
     net.fit(sizes, value, loss="mse")
     np.testing.assert_array_equal(net.predict(sizes), net.predict(encoder.transform(sizes)))
-    assert list(net.trace(sizes))[0] == "x"
+    assert next(iter(net.trace(sizes))) == "x"
     assert net.forward(sizes).shape == (300, 1)

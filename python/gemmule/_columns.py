@@ -227,7 +227,7 @@ def _of_objects(cells: list[Any], what: str) -> Column:
     if odd:
         beside = " beside numbers" if len(odd) < len(present) else ""
         raise DTypeError(
-            f"{what} holds {odd[0]!r} ({type(odd[0]).__name__}){beside}; make it all numbers or all text first"
+            f"{what} holds {odd[0]!r} ({type(odd[0]).__name__}){beside}; make it all numbers or all text"
         )
     values = np.full(len(cells), np.nan)
     values[there] = [float(cell) for cell in present]
@@ -242,11 +242,9 @@ def whole_numbers(values: Array) -> Array:
 
 def _is_missing(cell: Any) -> bool:
     """None, NaN, and what pandas has for them."""
-    return (
-        cell is None
-        or type(cell).__name__ in ("NAType", "NaTType")
-        or (isinstance(cell, float) and cell != cell)
-    )
+    if isinstance(cell, float):
+        return cell != cell
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType")
 
 
 # -- messages ------------------------------------------------------------------------------------------------
