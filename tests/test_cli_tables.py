@@ -291,6 +291,14 @@ def test_frames_for_a_model_of_the_command_line(house_model: tuple[str, str]) ->
     np.testing.assert_allclose(net.predict(frame)[:, 0] * scale + shift, found, rtol=1e-5)
 
 
+def test_models_of_arrays_are_written_as_before(capsys: Capture, tmp_path: Path) -> None:
+    """So earlier versions read what this one writes, and this one what they wrote."""
+    path = str(tmp_path / "m.safetensors")
+    run(capsys, "train", "digits", *SMALL, "--epochs", "1", "--out", path)
+    keys = "data fingerprint fraction seed shift scale classes target_shift target_scale".split()
+    assert list(gm.load(path).preprocessing) == keys
+
+
 def test_arrays_and_tables_are_told_apart(
     capsys: Capture, tmp_path: Path, house_model: tuple[str, str]
 ) -> None:
