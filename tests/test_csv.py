@@ -138,6 +138,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_csv(tmp_path / "absent.csv")
 
 
+def test_a_file_without_lines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_csv, "_LONGEST_HEADER", 100)
+    path.write_text("a" * 100)
+    with pytest.raises(FileError, match="line 1 does not end within 100 characters"):
+        read_csv(path)
+
+
 def test_wanted_columns_and_kinds(path: Path) -> None:
     path.write_text("a,b,c\n007,1,x\n\n8,oops,y\n")
     found = _csv.read(path, wanted=["c", "a"], kinds={"a": Text, "c": Text}).by_name

@@ -153,6 +153,13 @@ def test_numbers_and_text_for_one_another() -> None:
         np.testing.assert_allclose(encoder.transform({"room": ["1", "1"], "n": [None, None]})[:, 3], 0)
 
 
+def test_numbers_beyond_float32_are_refused() -> None:
+    encoder = TableEncoder().fit({"a": [0.0, 1e-30]})
+    with pytest.raises(ValueError, match=r"column 'a' holds 1e\+30, beyond float32"):
+        encoder.transform({"a": [1e30]})
+    assert np.isfinite(encoder.transform({"a": [1e30]}, dtype="float64")).all()
+
+
 def test_json_keeps_the_encoder_and_nothing_hostile() -> None:
     encoder = TableEncoder(drop=["same"]).fit(MIXED)
     value = json.loads(json.dumps(encoder.to_json()))

@@ -7,6 +7,7 @@ imported here.
 
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -177,7 +178,7 @@ def columns_of(table: Any, what: str = "table") -> Columns:
 
 def check_names(names: Sequence[str], what: str, error: type[Exception] = ShapeError) -> None:
     """`error` where two columns share a name."""
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise error(f"{what}: more than one column is called {listed(twice, quoted=True)}")
 

@@ -16,9 +16,8 @@ MOST_CLASSES = 20  # of whole numbers: more of them are measurements
 _ROWS_A_CLASS = 5  # on average, at least
 
 RULE = f"""\
-text and whole numbers are classes, the latter with at most {MOST_CLASSES} different values and on average \
-{_ROWS_A_CLASS} rows
-to each; other numbers are fitted"""
+text is classified, and so are whole numbers of at
+most {MOST_CLASSES} different values and on average {_ROWS_A_CLASS} rows to each; other numbers are fitted"""
 
 
 class TableOptions(NamedTuple):

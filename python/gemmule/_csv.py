@@ -19,6 +19,7 @@ from .errors import FileError
 DELIMITERS = (",", ";", "\t")
 MISSING = frozenset({"", "na", "nan", "null", "?"})  # in any case
 UNNAMED = "Unnamed: "  # a column without a name, by its place from 0; so pandas calls it too
+_LONGEST_HEADER = 1 << 24
 _ROWS = 8192  # a chunk: some MB of cells as text
 
 PathLike = str | os.PathLike[str]
@@ -49,13 +50,13 @@ def read(
         raise FileError(f"{path}: a folder, not a CSV file")
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = _Reader(path, file, delimiter)
-        names = reader.names if wanted is None else [name for name in reader.names if name in wanted]
-        absent = [name for name in wanted or () if name not in reader.names]
+        absent = sorted(set(wanted or ()) - set(reader.names))
         if absent:
             raise FileError(
                 f"{path}: no column {listed(absent, quoted=True)}; its columns are {listed(reader.names)}"
             )
-        columns = reader.columns({name: kinds.get(name) for name in names})
+        chosen = set(reader.names if wanted is None else wanted)
+        columns = reader.columns({name: kinds.get(name) for name in reader.names if name in chosen})
         late = [name for name, column in columns.items() if column is None]
         if late:
             if not file.seekable():
@@ -71,12 +72,15 @@ class _Reader:
     def __init__(self, path: Path, file: TextIO, delimiter: str | None) -> None:
         self._path = path
         self._line = 0  # where the reader is, for errors of the decoder
+        self.names: list[str] = []
         try:
-            first = file.readline()
+            first = file.readline(_LONGEST_HEADER)
         except UnicodeDecodeError as error:
             raise self._not_utf8(error) from error
         if not first.strip():
             raise FileError(f"{path}: {'no header in line 1' if first else 'the file is empty'}")
+        if len(first) == _LONGEST_HEADER:
+            raise FileError(f"{path}: line 1 does not end within {_LONGEST_HEADER:,} characters")
         self.delimiter = delimiter or _sniffed(first)
         self._rows = csv.reader(_chained(first, file), delimiter=self.delimiter, strict=True)
         (header,) = self._records(1)[0] or [[]]
@@ -88,8 +92,9 @@ class _Reader:
     def columns(self, kinds: Mapping[str, type[Numbers] | type[Text] | None]) -> dict[str, Column | None]:
         """The columns named in `kinds`; None for one that turned to text too late."""
         builders = {
-            self.names.index(name): _Builder(f"{self._path}: column {name!r}", kind)
-            for name, kind in kinds.items()
+            place: _Builder(f"{self._path}: column {name!r}", kinds[name])
+            for place, name in enumerate(self.names)
+            if name in kinds
         }
         empty = True
         while True:
@@ -108,7 +113,7 @@ class _Reader:
         """The next `count` rows, each as wide as the header, and their line numbers."""
         rows: list[list[str]] = []
         lines: list[int] = []
-        width = len(getattr(self, "names", ()))
+        width = len(self.names)  # 0: of the header itself
         try:
             for row in self._rows:
                 self._line = self._rows.line_num
