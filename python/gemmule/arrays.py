@@ -54,7 +54,8 @@ def is_table(value: Any) -> bool:
     """Whether `value` has columns with names: a data frame, a mapping, a structured array."""
     if isinstance(value, np.ndarray):
         return value.dtype.names is not None and value.ndim == 1
-    kind = type(value)  # a lazy frame warns of the cost where its own columns are asked for
+    kind = type(value)
+    # Of the class, since a lazy frame warns of the cost where its own columns are asked for.
     return isinstance(value, Mapping) or (hasattr(kind, "columns") and hasattr(kind, "__getitem__"))
 
 
