@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Capture, accuracy, refused, run
 from numpy.typing import NDArray
 
 import gemmule as gm
@@ -19,26 +20,6 @@ from gemmule import _safetensors, cli, datasets
 
 Array = NDArray[Any]
 SMALL = ["--hidden", "32", "--epochs", "5"]
-Capture = pytest.CaptureFixture[str]
-
-
-def run(capsys: Capture, *argv: str, status: int = 0) -> tuple[str, str]:
-    """(stdout, stderr) of a command that must end with `status`."""
-    try:
-        result = cli.main(argv)
-    except SystemExit as error:
-        result = int(error.code or 0)
-    out, err = capsys.readouterr()
-    assert result == status, out + err
-    return out, err
-
-
-def refused(capsys: Capture, *argv: str, status: int, match: str) -> None:
-    """The command ends with `status` and one line on standard error that matches."""
-    _, err = run(capsys, *argv, status=status)
-    assert err.startswith("gemmule: error: ")
-    assert err.count("\n") == 1
-    assert re.search(match, err), err
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +28,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "digits.safetensors"
     assert cli.main(["train", "digits", *SMALL, "--quiet", "--out", str(path)]) == 0
     return str(path)
-
-
-def accuracy(text: str) -> float:
-    found = re.search(r"accuracy ([\d.]+) %", text)
-    assert found, text
-    return float(found[1])
 
 
 # -- train ---------------------------------------------------------------------------------------------------

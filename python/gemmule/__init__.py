@@ -23,7 +23,7 @@ from .optim import SGD, Adam, AdamW
 from .parameters import Parameter
 
 if TYPE_CHECKING:
-    from . import cli, datasets, io, metrics, plot
+    from . import cli, datasets, io, metrics, plot, tables
     from .io import load
 
 __version__ = _core.build_info()["version"]
@@ -64,10 +64,11 @@ __all__ = [
     "set_numerics",
     "set_verbose",
     "show_config",
+    "tables",
 ]
 
 # Imported when first asked for: `import gemmule` stays short.
-_LAZY = frozenset({"cli", "datasets", "io", "metrics", "plot"})
+_LAZY = frozenset({"cli", "datasets", "io", "metrics", "plot", "tables"})
 
 
 def __getattr__(name: str) -> Any:

@@ -5,216 +5,52 @@ import argparse
 import csv
 import math
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import gemmule as gm
 
 from . import plot
-from ._tables import Preparation, Table, load_table, split_rows
+from ._arguments import UsageError as UsageError
+from ._columns import Array, Columns
+from ._command_data import Table, load_table, split_rows
+from ._command_tables import TableOptions
+from ._preparation import Preparation
 from .errors import FileError, ShapeError
-
-Array = NDArray[Any]
-
-LOSSES = ("cross_entropy", "mse", "half_mse", "mae")
-LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.05}
-_MOMENTUM = 0.9  # of sgd
-_HELD_OUT = 0.2
-_MANY_ROWS = 10_000  # from here on 5 epochs of larger batches do what 30 of small ones do below
-_LINES = 10  # of progress where there is no progress bar
-
-
-class UsageError(Exception):
-    """Options that do not go together, or not with the data."""
-
-
-# -- train ---------------------------------------------------------------------------------------------------
-
-
-def train(args: argparse.Namespace) -> int:
-    """Train, report, and write what was asked for; 130 where Ctrl-C ended it."""
-    table = _table(args)
-    loss = _loss(args, table)
-    check_outputs(args.plot, args.out)
-    preparation, training, held = _parts(args, table, classify=loss == "cross_entropy")
-    net = _network(args, preparation, training)
-    many = len(training[0]) >= _MANY_ROWS
-    epochs = args.epochs or (5 if many else 30)
-    batch_size = args.batch_size or (64 if many else 32)
-    if not args.quiet:
-        print(f"{args.data}: {len(training[0])} rows to train on, {len(held[0])} held out")
-        print(net.summary(), flush=True)
-
-    terminal = sys.stderr.isatty() and not args.quiet
-    interrupted = False
-    try:
-        history = net.fit(
-            *training,
-            loss=loss,
-            optimizer=_optimizer(args),
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_data=held,
-            metrics=["accuracy"] if preparation.classes else [],
-            progress=terminal,
-            callbacks=[] if terminal or args.quiet else [_Lines(epochs)],
-        )
-    except KeyboardInterrupt:
-        if net.history is None:  # not one step was done
-            raise
-        interrupted, history = True, net.history
-    if interrupted:
-        done = f"epoch {history.epochs} of {epochs}"
-        print(f"gemmule: interrupted after {done}; the last complete step is kept", file=sys.stderr)
-    seconds = max(history.seconds, 1e-9)
-    speed = f"{history.epochs} epochs in {seconds:.2f} s"
-    if not interrupted:
-        speed += f", {epochs * len(training[0]) / seconds:,.0f} samples/s"
-    print(f"held-out {_score(net, preparation, *held)} ({len(held[0])} rows); {speed}")
-    net.preprocessing = preparation.to_json()
-    _write_outputs(args, net, history)
-    return 130 if interrupted else 0
-
-
-def _loss(args: argparse.Namespace, table: Table) -> str:
-    y = table.y
-    if y is None:
-        raise UsageError(f"{args.data} holds no targets to learn; write X and y with np.savez")
-    labels = y.ndim == 1 and y.dtype.kind in "biuU"
-    loss: str = args.loss or ("cross_entropy" if labels else "mse")
-    if loss == "cross_entropy" and (y.ndim > 1 or len(np.unique(y)) < 2):
-        raise UsageError(f"--loss cross_entropy wants y (N,) with two classes or more; y has shape {y.shape}")
-    if loss != "cross_entropy" and y.dtype.kind == "U":
-        raise UsageError(f"--loss {loss} wants numbers; y holds names")
-    return loss
-
-
-def check_outputs(picture: Path | None, *files: Path | None) -> None:
-    """What would fail at the end is better said at the beginning. None stands for a file not asked for."""
-    if picture is not None:
-        try:
-            plot.check_path(picture)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-    for path in (*files, picture):
-        if path is None:
-            continue
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{path}: no such folder to write into")
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(f"{path}: the folder is not yours to write into")
-        if path.exists() and not path.is_file():
-            raise FileError(f"{path}: {'a folder' if path.is_dir() else 'a device'}, not a file")
-
-
-def _parts(
-    args: argparse.Namespace, table: Table, *, classify: bool
-) -> tuple[Preparation, tuple[Array, Array], tuple[Array, Array]]:
-    """The preparation, (X, y) to train on and (X, y) held out, both prepared."""
-    y = np.asarray(table.y)
-    fraction = None
-    if table.test is None:
-        fraction = args.validation or _HELD_OUT
-        rows, held_rows = split_rows(y, classify=classify, fraction=fraction, seed=args.seed)
-        held = table.X[held_rows], y[held_rows]
-    elif args.validation is None:
-        rows, held = np.arange(len(y)), table.test
-    else:
-        raise UsageError(f"--validation: {args.data} has test rows of its own, which are held out")
-    preparation = Preparation.learn(
-        args.data, table, rows, classify=classify, fraction=fraction, seed=args.seed
-    )
-    return preparation, _prepared(preparation, table.X[rows], y[rows]), _prepared(preparation, *held)
-
-
-def _prepared(preparation: Preparation, X: Array, y: Array) -> tuple[Array, Array]:
-    return preparation.inputs(X), preparation.targets(y)
-
-
-def _network(args: argparse.Namespace, preparation: Preparation, training: tuple[Array, Array]) -> gm.Network:
-    X, y = training
-    n_out = len(preparation.classes) if preparation.classes else y.shape[1]
-    layers: list[gm.Layer] = []
-    width = X.shape[1]
-    for hidden in args.hidden:
-        layers.append(gm.Dense(width, hidden, args.activation))
-        if args.dropout:
-            layers.append(gm.Dropout(args.dropout))
-        width = hidden
-    layers.append(gm.Dense(width, n_out))
-    return gm.Network(layers, rng=args.seed)
-
-
-def _optimizer(args: argparse.Namespace) -> gm.optim.Optimizer:
-    rate = args.lr or LEARNING_RATES[args.optimizer]
-    if args.optimizer == "sgd":
-        return gm.SGD(rate, momentum=_MOMENTUM)
-    return gm.AdamW(rate) if args.optimizer == "adamw" else gm.Adam(rate)
-
-
-class _Lines(gm.Callback):
-    """Progress where there is no terminal: some ten lines, at even distances."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._every = math.ceil(epochs / _LINES)
-
-    def on_epoch_end(self, network: gm.Network, epoch: int, logs: Mapping[str, float]) -> None:
-        if epoch % self._every == 0 or epoch == self._epochs:
-            values = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            print(f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}  {values}", flush=True)
-
-
-def _write_outputs(args: argparse.Namespace, net: gm.Network, history: gm.History) -> None:
-    if args.plot is not None:
-        plot.save_history(history, args.plot)
-        print(f"wrote {args.plot}")
-    if args.out is None:
-        if not args.quiet:
-            print("next: add --out model.safetensors to keep the network")
-        return
-    net.save(args.out)
-    print(f"wrote {args.out} ({args.out.stat().st_size / 1000:,.0f} kB)")
-    if not args.quiet:
-        folder = ["--data-dir", args.data_dir] if args.data_dir else []
-        target = shlex.join([str(args.out), args.data, *folder])
-        print(f"next:\n  gemmule evaluate {target}\n  gemmule predict {target} --limit 5")
-
 
 # -- evaluate, predict ---------------------------------------------------------------------------------------
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Score the rows held out in training, or all."""
-    table = _table(args)
+    net, preparation, table = _opened(args, scored=True)
     if table.y is None:
         raise UsageError(f"{args.data} holds no targets to score against")
-    net, preparation = _model(args, table)
     if net.loss is None:
         raise FileError(
             f"{args.model}: the network was saved before it was trained, without a loss to score by"
         )
     X, y, which = _rows_to_score(args, table, preparation)
-    score = _score(net, preparation, _inputs(net, preparation, X), preparation.targets(y))
+    score = scored(net, preparation, _inputs(net, preparation, X), preparation.targets(y))
     print(f"{score} on {len(X)} rows, {which}")
     return 0
 
 
 def _rows_to_score(
     args: argparse.Namespace, table: Table, preparation: Preparation
-) -> tuple[Array, Array, str]:
+) -> tuple[Array | Columns, Array, str]:
     y = np.asarray(table.y)
     same = preparation.fingerprint == table.fingerprint
-    if args.all:
-        X_test, y_test = (table.X[:0], y[:0]) if table.test is None else table.test
+    if args.all and table.test is not None:
+        X_test, y_test = table.test
         return np.concatenate([table.X, X_test]), np.concatenate([y, y_test]), "all there are"
+    if args.all:
+        return table.X, y, "all there are"
     if table.test is not None:
         return *table.test, "the data's own test rows"
     if same and preparation.fraction is not None:
@@ -224,7 +60,7 @@ def _rows_to_score(
     return table.X, y, "all there are (not the data that it was trained from)"
 
 
-def _score(net: gm.Network, preparation: Preparation, X: Array, y: Array) -> str:
+def scored(net: gm.Network, preparation: Preparation, X: Array, y: Array) -> str:
     """Accuracy and loss for classes; root mean squared error and R2, in the units of the data, for
     numbers."""
     if preparation.classes:
@@ -241,8 +77,7 @@ def _score(net: gm.Network, preparation: Preparation, X: Array, y: Array) -> str
 
 def predict(args: argparse.Namespace) -> int:
     """One line per row: label or numbers, with --proba the probability of each class."""
-    table = _table(args)
-    net, preparation = _model(args, table)
+    net, preparation, table = _opened(args, scored=False)
     classes = preparation.classes
     if args.proba and not classes:
         raise UsageError("--proba: the model predicts numbers, not classes")
@@ -252,9 +87,10 @@ def predict(args: argparse.Namespace) -> int:
     if not classes:
         values = preparation.original(output)
         names, columns = [f"y{i}" for i in range(values.shape[1])], list(values.T)
+        names = [preparation.target] if preparation.target and len(names) == 1 else names
     else:
         values = np.array(classes)[output.argmax(axis=1)]
-        names, columns = ["label"], [values]
+        names, columns = [preparation.target or "label"], [values]
         if args.proba:
             values = net.predict_proba(X)
             names += [f"p({name})" for name in classes]
@@ -293,8 +129,14 @@ def info(args: argparse.Namespace) -> int:
     preparation = Preparation.from_json(net.preprocessing)
     fraction = preparation.fraction
     held = "its own test rows" if fraction is None else f"{fraction:.0%} of the rows, seed {preparation.seed}"
-    print(f"trained from: {preparation.data}; held out: {held}")
-    if len(preparation.scale) == 1:
+    if preparation.data:
+        print(f"trained from: {preparation.data}; held out: {held}")
+    if preparation.target:
+        print(f"target: {preparation.target}")
+    encoder = preparation.encoder
+    if encoder is not None:
+        print(f"columns ({len(encoder.columns)}, as {encoder.width} inputs):\n{encoder.describe()}")
+    elif len(preparation.scale) == 1:
         print(f"inputs: (x - {preparation.shift[0]:g}) / {preparation.scale[0]:g}")
     else:
         print(f"inputs: {len(preparation.scale)} columns, each to mean 0 and deviation 1")
@@ -320,7 +162,26 @@ def show_config(args: argparse.Namespace) -> int:
 # -- shared --------------------------------------------------------------------------------------------------
 
 
-def _table(args: argparse.Namespace) -> Table:
+def check_outputs(picture: Path | None, *files: Path | None) -> None:
+    """What would fail at the end is better said at the beginning. None stands for a file not asked for."""
+    if picture is not None:
+        try:
+            plot.check_path(picture)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    for path in (*files, picture):
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{path}: no such folder to write into")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{path}: the folder is not yours to write into")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path}: {'a folder' if path.is_dir() else 'a device'}, not a file")
+
+
+def read_table(args: argparse.Namespace, options: TableOptions, model: Preparation | None = None) -> Table:
     """The data named on the command line; the number of threads is set on the way."""
     if args.threads is not None:
         try:
@@ -331,30 +192,47 @@ def _table(args: argparse.Namespace) -> Table:
         if args.data == "mnist":
             raise UsageError("mnist needs --data-dir DIR, the folder with its four IDX files")
         raise UsageError(f"--data-dir goes with mnist, not with {args.data}")
-    return load_table(args.data, args.data_dir)
+    return load_table(args.data, args.data_dir, options, model)
 
 
-def _model(args: argparse.Namespace, table: Table) -> tuple[gm.Network, Preparation]:
-    """The network and how its rows are prepared, checked against one another."""
+def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Preparation, Table]:
+    """The network, how its rows are prepared, checked against one another, and the rows, with targets where
+    they are to be scored."""
     net = gm.load(args.model)
     shape = net.output_shape()
     if len(shape) != 1:
         raise FileError(
             f"{args.model}: the network's outputs have shape {shape}; one row of numbers was expected"
         )
-    if not net.preprocessing:
-        labels = isinstance(net.loss, gm.losses.CrossEntropy)
-        return net, Preparation.neutral(table, shape[0] if labels else None)
-    preparation = Preparation.from_json(net.preprocessing)
-    expected = len(preparation.classes or preparation.target_scale)
-    if expected != shape[0]:
-        raise FileError(f"{args.model}: preprocessing for {expected} outputs, but the network has {shape[0]}")
-    return net, preparation
+    n_out = shape[0] if isinstance(net.loss, gm.losses.CrossEntropy) else None
+    preparation = Preparation.from_json(net.preprocessing) if net.preprocessing else None
+    if preparation is not None and not preparation.data:  # of `net.fit`, which keeps names of text alone
+        classes = preparation.classes or Preparation.neutral(None, n_out).classes
+        preparation = replace(preparation, classes=classes, target_scale=[1.0] * shape[0])
+    if preparation is not None:
+        expected = len(preparation.classes or preparation.target_scale)
+        if expected != shape[0]:
+            raise FileError(
+                f"{args.model}: preprocessing for {expected} outputs, but the network has {shape[0]}"
+            )
+    target = None
+    if scored:
+        target = args.target or (preparation.target if preparation else None)
+        if target is None and preparation is not None and preparation.encoder is not None:
+            raise UsageError(
+                f"--target: {args.model} does not say which column of {args.data} to score against"
+            )
+    options = TableOptions(target, delimiter=args.delimiter)
+    table = read_table(args, options, preparation or Preparation.neutral(None, n_out))
+    for note in table.notes:
+        print(f"gemmule: {note}", file=sys.stderr)
+    return net, preparation or Preparation.neutral(table.full_scale, n_out), table
 
 
-def _inputs(net: gm.Network, preparation: Preparation, X: Array) -> Array:
+def _inputs(net: gm.Network, preparation: Preparation, X: Array | Columns) -> Array:
     """Prepared rows in the shape that the network takes, (N, n_in) or images."""
     shape = net.built_input_shape
-    if math.prod(shape) != X.shape[1]:
-        raise ShapeError(f"data: X has {X.shape[1]} columns, the network takes {shape}")
-    return preparation.inputs(X).reshape(len(X), *shape)
+    rows = preparation.inputs(X)
+    if math.prod(shape) != rows.shape[1]:
+        raise ShapeError(f"data: X has {rows.shape[1]} columns, the network takes {shape}")
+    return rows.reshape(len(rows), *shape)

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,15 @@ def fraction(value: Any, what: str) -> float:
     if not 0 <= number < 1:
         raise ValueError(f"{what} is {value}; it must be at least 0 and below 1")
     return number
+
+
+def is_table(value: Any) -> bool:
+    """Whether `value` has columns with names: a data frame, a mapping, a structured array."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.names is not None and value.ndim == 1
+    kind = type(value)
+    # Of the class, since a lazy frame warns of the cost where its own columns are asked for.
+    return isinstance(value, Mapping) or (hasattr(kind, "columns") and hasattr(kind, "__getitem__"))
 
 
 def as_array(value: Any, what: str) -> Array:

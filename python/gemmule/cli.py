@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, _commands, activations
-from ._arguments import count, natural, positive, rate, share, table_path, widths
+from . import __version__, _command_train, _commands, activations
+from ._arguments import count, delimiter, names, natural, positive, rate, share, table_path, widths
+from ._command_tables import RULE
 from .bench import options
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
 
@@ -23,7 +24,8 @@ DATA is one of
   digits        1,797 handwritten digits of 8 x 8 pixels, on board
   mnist         the four MNIST files, in the folder that --data-dir names
   FOLDER        any folder of IDX files named like MNIST's, plain or .gz
-  FILE.npz      np.savez(FILE, X=X, y=y): X (N, ...), y labels, names or numbers"""
+  FILE.npz      np.savez(FILE, X=X, y=y): X (N, ...), y labels, names or numbers
+  FILE.csv      a table of numbers and text, with names in its first line (.csv, .tsv, .tab, .txt)"""
 
 _TOP = """\
 Train, score and use neural networks on NumPy data, compiled.
@@ -41,6 +43,11 @@ Train a network of dense layers and score it on rows that it never saw.
 Held out are the files' own test rows (mnist, IDX folders), else a fifth, seeded and stratified by class.
 Labels (integers, names) are classified by cross-entropy; other targets are fitted by mean squared error.
 8-bit pixels are scaled to 0..1, other columns and targets to mean 0 and deviation 1 over the training rows.
+
+Of a table --target names the column to learn: {RULE}.
+Text becomes an input per category. Empty cells, NA, NaN, null and ? are missing: filled with the mean, and
+marked. Columns that tell nothing (no or one value, an id) are dropped. What became of each is printed.
+
 Ctrl-C ends training early and keeps the last complete step: --out and --plot are still written."""
 
 _TRAIN_EXAMPLES = """\
@@ -48,7 +55,8 @@ examples:
   gemmule train digits
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
-  gemmule train table.npz --loss mse --optimizer sgd --lr 0.01"""
+  gemmule train table.npz --loss mse --optimizer sgd --lr 0.01
+  gemmule train iris.csv --target species --out iris.safetensors"""
 
 _EVALUATE = f"""\
 Score a model. On the data it was trained from, only the rows held out then count, unless --all is given.
@@ -111,8 +119,15 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    train = add("train", _commands.train, "train a network", description=_TRAIN, epilog=_TRAIN_EXAMPLES)
+    train = add("train", _command_train.train, "train a network", description=_TRAIN, epilog=_TRAIN_EXAMPLES)
     _add_data(train)
+    table = train.add_argument_group("tables")
+    table.add_argument("--target", metavar="NAME", help="the column to learn")
+    table.add_argument(
+        "--task", choices=["classify", "regress"], help="default: by the kind of the target, see above"
+    )
+    table.add_argument("--drop", type=names, default=[], metavar="NAME,NAME", help="columns to leave out")
+    _add_delimiter(table)
     network = train.add_argument_group("network")
     network.add_argument("--arch", choices=["mlp"], default="mlp", help="dense layers (default: mlp)")
     network.add_argument(
@@ -130,17 +145,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     training = train.add_argument_group("training")
     training.add_argument(
-        "--loss", choices=_commands.LOSSES, help="default: cross_entropy for labels, mse for numbers"
+        "--loss", choices=_command_train.LOSSES, help="default: cross_entropy for labels, mse for numbers"
     )
     training.add_argument(
-        "--optimizer", choices=sorted(_commands.LEARNING_RATES), default="adam",
+        "--optimizer", choices=sorted(_command_train.LEARNING_RATES), default="adam",
         help="default: adam; sgd has momentum 0.9",
     )  # fmt: skip
-    rates = ", ".join(f"{rate:g} for {name}" for name, rate in sorted(_commands.LEARNING_RATES.items()))
+    rates = ", ".join(f"{rate:g} for {name}" for name, rate in sorted(_command_train.LEARNING_RATES.items()))
     training.add_argument("--lr", type=positive, metavar="RATE", help=f"learning rate (default: {rates})")
     training.add_argument(
-        "--epochs", type=count, metavar="N", help="default: 30; 5 from 10,000 training rows on"
-    )
+        "--epochs", type=count, metavar="N",
+        help="default: 30, more below 1,000 training rows; 5 from 10,000 rows on",
+    )  # fmt: skip
     training.add_argument(
         "--batch-size", type=count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
     )
@@ -169,6 +185,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(evaluate)
     _add_data(evaluate)
     evaluate.add_argument("--all", action="store_true", help="score every row, those trained on too")
+    evaluate.add_argument("--target", metavar="NAME", help="of a table, the column to score against")
+    _add_delimiter(evaluate)
     _add_threads(evaluate)
 
     predict = add(
@@ -183,6 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--out", type=table_path, metavar="FILE", help="write .csv or .npy (default: print as CSV)"
     )
+    _add_delimiter(predict)
     _add_threads(predict)
 
     info = add(
@@ -210,6 +229,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="digits, mnist, a folder or a file (see above)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the mnist files are")
+
+
+def _add_delimiter(parser: Any) -> None:
+    parser.add_argument(
+        "--delimiter", type=delimiter, metavar="C",
+        help="of a table (default: found; comma, semicolon or tab)",
+    )  # fmt: skip
 
 
 def _add_threads(parser: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, building, ops
-from .arrays import Array, Shape, real_array, shown
+from .arrays import Array, Shape, is_table, real_array, shown
 from .errors import ShapeError
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, 
     """(batch, whether X was one sample); builds the network where this is its first data.
 
     ShapeError where X does not fit or is empty."""
+    if is_table(X):
+        from . import tables
+
+        X = tables.inputs_of(network, X, what)
     x = real_array(X, network._dtype, what)
     shape = network._built_shape
     if shape is None or network._stage != "built":

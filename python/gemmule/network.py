@@ -40,8 +40,8 @@ class Network(Layer):
     rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout and
         validation split.
 
-    `preprocessing` is a dict of the user's own, kept by `save`: how inputs were prepared, what the classes
-    are called. Whatever JSON holds may be in it; gemmule does not apply it.
+    `preprocessing` is a dict kept by `save`: how inputs were prepared, what the classes are called. Whatever
+    JSON holds may be in it. gemmule applies "table" and "classes" alone, to tables: see `gemmule.tables`.
     """
 
     _structural: ClassVar[frozenset[str]] = frozenset({"trainable"})
@@ -180,6 +180,11 @@ class Network(Layer):
         precision: of the dense layers that have none of their own, while they train: "bf16" rounds the
             operands of their products to bfloat16, for float32 networks; "full" and None do not. Validation
             and `predict` go by the layers alone.
+
+        X may be a table: a data frame (pandas, polars), a dict of columns or a structured array; y then is a
+        column or the name of one in X. Numbers are taken as they are, column by column. Where X holds text,
+        `gm.tables.TableEncoder` learns from all of X how to prepare it; text in y becomes its place among the
+        sorted names. Both are kept in `preprocessing`, and later tables prepared in the same way.
 
         The losses are means over an epoch's samples as they were met. Afterwards `.grad` holds the gradients
         of the last step; what it holds after an exception is not defined. After an exception (DivergenceError

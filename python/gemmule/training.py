@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from . import _core, building, losses, optim
 from ._precision import checked_precision
-from .arrays import Array, any_array, real_number, shown, unknown_name
+from .arrays import Array, any_array, is_table, real_number, shown, unknown_name
 from .callbacks import Callback
 from .errors import DivergenceError, DTypeError, ShapeError
 from .history import History
@@ -67,6 +67,11 @@ def fit(
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: {callback!r} is not a Callback")
     validation_split = real_number(validation_split, "fit: validation_split")
+    preprocessing = network.preprocessing
+    if is_table(X):
+        from . import tables
+
+        preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
     data = _data(network, X, y, chosen, metrics, "")
     held = None
     if validation_data is not None:
@@ -85,7 +90,7 @@ def fit(
 
     loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)), precision)
     with _alone(network):
-        network.loss = chosen
+        network.loss, network.preprocessing = chosen, preprocessing
         network.history = loop.history(held is not None)
         _run(loop, network.history, epochs, held, progress, callbacks)
     return network.history
@@ -223,6 +228,10 @@ def evaluate(
     if metrics is None:
         metrics = ("accuracy",) if chosen.name in losses.CLASSIFICATION else ()
     metrics = checked_metrics(metrics)
+    if is_table(X):
+        from . import tables
+
+        X, y = tables.pair_of(network, X, y)
     data = _data(network, X, y, chosen, metrics, "")
     kind = chosen.kind(network.output_activation())
     row = network._programs.evaluator(network, kind, metrics).run(*data)

@@ -1,99 +1,34 @@
-"""What the command line trains on, and how rows are prepared before a network sees them.
+"""How rows are prepared before a network sees them, on the command line.
 
 The preparation travels in the model file (`net.preprocessing`), with a fingerprint of the data and the seed
 of the split: so `evaluate` finds the rows that training never saw, and `predict` prepares new rows in the
 same way.
 """
 
-import hashlib
-from dataclasses import asdict, dataclass, fields
+import sys
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import isfinite
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import datasets
+from ._columns import Array, Columns, listed
+from ._command_data import Table
 from .errors import FileError, ShapeError
+from .tables import TableEncoder, positions
 
-Array = NDArray[Any]
 _CONSTANT = 1e-12  # a column whose deviation is below this share of its mean
 _CHUNK = 4096  # rows prepared at a time, in float64
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows as the files hold them: X (N, n_in), y (N,) or (N, n_out) or None, and test rows where the files
-    have some."""
-
-    X: Array
-    y: Array | None
-    test: tuple[Array, Array] | None = None
-    full_scale: float | None = None  # of pixels: dividing by it gives 0..1
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for the same training rows, wherever they lie."""
-        digest = hashlib.sha256(f"{self.X.shape} {self.X.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(self.X).data)
-        if self.y is not None:
-            digest.update(np.ascontiguousarray(self.y).tobytes())
-        return digest.hexdigest()
-
-
-def load_table(data: str, folder: str | None) -> Table:
-    """`data` is digits, mnist (in `folder`), a folder of IDX files, a .npz of X and y, or a .npy of X
-    alone.
-
-    FileError where it is none of these, or holds NaN, infinities or what float32 cannot hold."""
-    if data == "digits":
-        X, y = datasets.digits(scale=False)
-        return Table(X, y, full_scale=16.0)
-    path = Path(folder) if data == "mnist" and folder is not None else Path(data)
-    if data == "mnist" or path.is_dir():
-        train, test = datasets.idx_folder(path)
-        scale = 255.0 if train[0].dtype == np.uint8 else None
-        return Table(_flat(train[0]), train[1], (_flat(test[0]), test[1]), scale)
-    if path.suffix == ".npz":
-        X, y = datasets.load_npz(path)
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        _require_numbers(path, X=_flat(X), y=y)
-        return Table(_flat(X), y, full_scale=255.0 if X.dtype == np.uint8 else None)
-    if path.suffix == ".npy":
-        X = datasets.load_npy(path)
-        _require_numbers(path, X=_flat(X))
-        return Table(_flat(X), None, full_scale=255.0 if X.dtype == np.uint8 else None)
-    raise FileError(f"{data}: expected digits, mnist, a folder of IDX files, a .npz or .npy file")
-
-
-def _require_numbers(path: Path, **arrays: Array) -> None:
-    for name, array in arrays.items():
-        if array.dtype.kind != "f":
-            continue
-        unusable = ~(np.abs(array) <= np.finfo(np.float32).max)
-        if unusable.any():
-            at = tuple(int(i) for i in np.argwhere(unusable)[0])
-            raise FileError(
-                f"{path}: {name} holds {array[at]!s} at {at}; numbers in the range of float32 are due"
-            )
-
-
-def _flat(X: Array) -> Array:
-    return X.reshape(len(X), -1)
-
-
-def split_rows(y: Array, *, classify: bool, fraction: float, seed: int) -> tuple[Array, Array]:
-    """(train, held) rows, stratified where `y` are labels to tell apart."""
-    key = np.unique(y, return_inverse=True)[1] if classify else y.reshape(len(y), -1)
-    return datasets.stratified_split(key, fraction, seed)
+_OF_TABLES = {"encoder": "table", "target": "target"}  # fields by their keys, left out where there is none
 
 
 @dataclass(frozen=True)
 class Preparation:
     """x = (X - shift) / scale, one number or one per column; labels become positions in `classes`, other
-    targets (y - target_shift) / target_scale. `data`, `fingerprint`, `fraction` and `seed` tell which rows
+    targets (y - target_shift) / target_scale. `encoder` prepares the columns of a table instead, of which
+    `target` was the one learned. `data`, `fingerprint`, `fraction` and `seed` tell which rows
     were held out: those of `split_rows`, or the files' own test rows where `fraction` is None."""
 
     data: str
@@ -105,6 +40,8 @@ class Preparation:
     classes: list[Any] | None
     target_shift: list[float]
     target_scale: list[float]
+    encoder: TableEncoder | None = None
+    target: str | None = None
 
     @classmethod
     def learn(
@@ -112,23 +49,42 @@ class Preparation:
     ) -> Self:
         """From the rows trained on: pixels go to 0..1, other columns and targets to mean 0 and deviation
         1."""
-        y = np.asarray(table.y)
-        shift, scale = ([0.0], [table.full_scale]) if table.full_scale else _moments(table.X[rows])
+        y, X = np.asarray(table.y), table.X[rows]
+        shift, scale = [0.0], [table.full_scale or 1.0]
+        if isinstance(X, Columns):
+            assert table.encoder is not None
+            table.encoder.fit(X)
+        elif not table.full_scale:
+            shift, scale = _moments(X)
         target_shift, target_scale = ([0.0], [1.0]) if classify else _moments(y[rows].reshape(len(rows), -1))
         classes = np.unique(y).tolist() if classify else None
-        return cls(data, table.fingerprint, fraction, seed, shift, scale, classes, target_shift, target_scale)
+        return cls(
+            data,
+            table.fingerprint,
+            fraction,
+            seed,
+            shift,
+            scale,
+            classes,
+            target_shift,
+            target_scale,
+            table.encoder,
+            table.target,
+        )
 
     @classmethod
-    def neutral(cls, table: Table, classes: int | None) -> Self:
+    def neutral(cls, full_scale: float | None, classes: int | None) -> Self:
         """For a model saved from Python without one: pixels go to 0..1, labels are 0..classes - 1."""
         names = None if classes is None else list(range(classes))
-        return cls("", "", None, 0, [0.0], [table.full_scale or 1.0], names, [0.0], [1.0])
+        return cls("", "", None, 0, [0.0], [full_scale or 1.0], names, [0.0], [1.0])
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """FileError where a model file holds something else than `to_json` makes."""
-        names = [field.name for field in fields(cls)]
-        if set(value) != set(names):
+        if "fingerprint" not in value and set(value) <= {"table", "classes", "target"}:  # of `net.fit`
+            value = cls.neutral(None, None).to_json() | value
+        names = [field.name for field in fields(cls) if field.name not in _OF_TABLES]
+        if not set(names) <= set(value) <= {*names, *_OF_TABLES.values()}:
             raise FileError(f"the model's preprocessing has {', '.join(value)}; expected {', '.join(names)}")
         classes, fraction = value["classes"], value["fraction"]
         valid = {
@@ -141,17 +97,30 @@ class Preparation:
             "classes": classes is None or _are_classes(classes),
             "target_shift": _are_numbers(value["target_shift"]),
             "target_scale": _are_numbers(value["target_scale"]) and all(value["target_scale"]),
+            "target": isinstance(value.get("target"), str | None),
         }
         wrong = [name for name, good in valid.items() if not good]
         if wrong:
             raise FileError(f"the model's preprocessing: {', '.join(wrong)} hold what training never writes")
-        return cls(**value)
+        table = value.get("table")
+        encoder = None if table is None else TableEncoder.from_json(table)
+        return cls(**{name: value[name] for name in names}, encoder=encoder, target=value.get("target"))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without a table, as earlier versions wrote and read it."""
+        value = {name: item for name, item in vars(self).items() if name not in _OF_TABLES}
+        if self.encoder is not None:
+            value |= {"table": self.encoder.to_json(), "target": self.target}
+        return value
 
-    def inputs(self, X: Array) -> NDArray[np.float32]:
-        """float32 (N, n_in). ShapeError where the columns are not those trained on."""
+    def inputs(self, X: Array | Columns) -> NDArray[np.float32]:
+        """float32 (N, n_in). ShapeError where the columns are not those trained on.
+
+        What rows of a table hold that training did not meet is told on standard error."""
+        if isinstance(X, Columns):
+            return self._encoded(X)
+        if self.encoder is not None:
+            raise FileError(f"data: the model takes a table with the columns {listed(self.encoder.names)}")
         if len(self.scale) not in (1, X.shape[1]):
             raise ShapeError(f"data: X has {X.shape[1]} columns, the model was trained on {len(self.scale)}")
         shift, scale = np.array(self.shift), np.array(self.scale)
@@ -161,18 +130,22 @@ class Preparation:
             result[rows] = (X[rows] - shift) / scale
         return result
 
+    def _encoded(self, X: Columns) -> NDArray[np.float32]:
+        assert self.encoder is not None
+        try:
+            inputs, notes = self.encoder.encode(X, "float32")
+        except ValueError as error:
+            raise FileError(str(error)) from error
+        for note in notes:
+            print(f"gemmule: {note}", file=sys.stderr)
+        return inputs
+
     def targets(self, y: Array) -> Array:
         """int64 (N,) positions, or float32 (N, n_out). ShapeError for a label that training did not meet."""
         if self.classes is None:
             columns: Array = y.reshape(len(y), -1) - np.array(self.target_shift)
             return np.asarray(columns / np.array(self.target_scale), np.float32)
-        classes = np.array(self.classes)
-        unknown = np.setdiff1d(y, classes)
-        if len(unknown):
-            raise ShapeError(
-                f"data: label {unknown.tolist()[0]!r} is none of the model's {len(classes)} classes"
-            )
-        return np.searchsorted(classes, y).astype(np.int64)
+        return positions(self.classes, y, "data")
 
     def original(self, targets: Array) -> Array:
         """The inverse of `targets` for numbers."""
