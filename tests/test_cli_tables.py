@@ -244,6 +244,20 @@ def test_columns_left_out_on_request(capsys: Capture, tmp_path: Path) -> None:
     assert re.search(r"petal_length +dropped: as asked", run(capsys, "info", str(tmp_path / "m"))[0])
 
 
+def test_early_stopping_keeps_the_best_epoch(capsys: Capture, tmp_path: Path) -> None:
+    argv = ["train", str(IRIS), "--target", "species", "--lr", "0.03", "--epochs", "1000", "--early-stopping"]
+    out, _ = run(capsys, *argv, "3")
+    stopped = re.search(r"^stopped after epoch (\d+); the weights are those of epoch (\d+)$", out, re.M)
+    assert stopped, out
+    assert int(stopped[1]) == int(stopped[2]) + 3 < 1000
+    short, _ = run(capsys, *argv[:-2], stopped[2], "--quiet")  # as many epochs as were best
+    kept = re.search(r"held-out (.*) \(30 rows\)", out)
+    assert kept and kept[0] in short
+    assert f"{stopped[1]} epochs in" in out
+    assert "stopped after" in run(capsys, *argv)[0]
+    refused(capsys, *argv, "0", status=2, match="'0': expected an integer of at least 1")
+
+
 @pytest.mark.parametrize(("target", "panels"), [("species", 2), ("petal_width", 1)])
 def test_pictures(capsys: Capture, tmp_path: Path, target: str, panels: int) -> None:
     pytest.importorskip("matplotlib")

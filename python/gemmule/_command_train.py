@@ -17,6 +17,7 @@ from ._command_data import Table, split_rows
 from ._command_tables import TableOptions
 from ._commands import check_outputs, read_table, scored
 from ._preparation import Preparation
+from .callbacks import EarlyStopping
 
 LOSSES = ("cross_entropy", "mse", "half_mse", "mae")
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.05}
@@ -43,6 +44,11 @@ def train(args: argparse.Namespace) -> int:
         print(net.summary(), flush=True)
 
     terminal = sys.stderr.isatty() and not args.quiet
+    callbacks: list[gm.Callback] = [] if terminal or args.quiet else [_Lines(epochs)]
+    stopping = None
+    if args.early_stopping is not None:
+        stopping = EarlyStopping("val_loss", patience=args.early_stopping, restore_best=True)
+        callbacks.append(stopping)
     interrupted = False
     try:
         history = net.fit(
@@ -54,7 +60,7 @@ def train(args: argparse.Namespace) -> int:
             validation_data=held,
             metrics=["accuracy"] if preparation.classes else [],
             progress=terminal,
-            callbacks=[] if terminal or args.quiet else [_Lines(epochs)],
+            callbacks=callbacks,
         )
     except KeyboardInterrupt:
         if net.history is None:  # not one step was done
@@ -63,6 +69,9 @@ def train(args: argparse.Namespace) -> int:
     if interrupted:
         done = f"epoch {history.epochs} of {epochs}"
         print(f"gemmule: interrupted after {done}; the last complete step is kept", file=sys.stderr)
+    if stopping is not None and stopping.stopped_epoch is not None and not args.quiet:
+        last, best = stopping.stopped_epoch, stopping.best_epoch
+        print(f"stopped after epoch {last}; the weights are those of epoch {best}")
     seconds = max(history.seconds, 1e-9)
     speed = f"{history.epochs} epochs in {seconds:.2f} s"
     if not interrupted:

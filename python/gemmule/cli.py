@@ -17,6 +17,7 @@ from ._command_tables import RULE
 from .bench import options
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
 
+PATIENCE = 10  # epochs
 _FAULTS = (FileError, ShapeError, DTypeError, DeviceError, DivergenceError, OSError, MemoryError, ImportError)
 
 _DATA = """\
@@ -56,7 +57,7 @@ examples:
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
   gemmule train table.npz --loss mse --optimizer sgd --lr 0.01
-  gemmule train iris.csv --target species --out iris.safetensors"""
+  gemmule train iris.csv --target species --early-stopping --out iris.safetensors"""
 
 _EVALUATE = f"""\
 Score a model. On the data it was trained from, only the rows held out then count, unless --all is given.
@@ -160,6 +161,11 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--batch-size", type=count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
     )
+    training.add_argument(
+        "--early-stopping", type=count, nargs="?", const=PATIENCE, metavar="EPOCHS",
+        help="stop after so many epochs without a lower held-out loss, and keep the best epoch's weights "
+        f"(default: {PATIENCE}; the score is then that of rows that chose the epoch)",
+    )  # fmt: skip
     training.add_argument(
         "--validation", type=share, metavar="SHARE",
         help="share of the rows to hold out (default: 0.2); not for data with test files of its own",
