@@ -33,6 +33,11 @@ class History(Mapping[str, list[float]]):
 
         return plot.history(self, ax)
 
+    def _restore(self, values: Mapping[str, list[float]], seconds: float) -> None:
+        """What a checkpoint holds."""
+        self._values = {key: list(values[key]) for key in self._values}
+        self.seconds = seconds
+
     def _append(self, row: Mapping[str, float]) -> None:
         for key, value in row.items():
             self._values[key].append(value)

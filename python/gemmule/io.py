@@ -25,6 +25,7 @@ from .layers.base import checked_shape
 from .network import Network
 
 FORMAT_VERSION = 1
+TRAINING_PREFIX = "training/"  # of the tensors that a checkpoint holds beside the model's
 _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Activation, Dropout, Flatten)}
@@ -35,6 +36,11 @@ Path = str | os.PathLike[str]
 
 def save(network: Network, path: Path) -> None:
     """Write a network; see `Network.save`."""
+    _safetensors.write(path, *contents(network))
+
+
+def contents(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
+    """(tensors, metadata) of its model file; TypeError for what cannot be saved."""
     shape = building.require_built(network)
     described = {
         "dtype": network.dtype,
@@ -50,11 +56,11 @@ def save(network: Network, path: Path) -> None:
         "network": _json(described, "what config() of a layer returns"),
         "preprocessing": _json(network.preprocessing, "net.preprocessing"),
     }
-    _safetensors.write(path, dict(network.state_dict()), metadata)
+    return network.state_dict(), metadata
 
 
 def load(path: Path, custom: CustomObjects | None = None) -> Network:
-    """Read a network that `Network.save` wrote.
+    """Read a network that `Network.save` or a `gm.callbacks.Checkpoint` wrote.
 
     custom: the user's own functions and layer classes by the names they were saved under, {"scaled_tanh": f}.
     FileError where the file is malformed, not gemmule's, or from a later format; ValueError where `custom`
@@ -74,7 +80,8 @@ def load(path: Path, custom: CustomObjects | None = None) -> Network:
         network = _network(described, _Reader(custom or {}))
         if not isinstance(preprocessing, dict):
             raise _MalformedError("preprocessing is not an object")
-        _fill(network, checked_shape(described["input_shape"], "input_shape"), tensors)
+        model = {name: array for name, array in tensors.items() if not name.startswith(TRAINING_PREFIX)}
+        _fill(network, checked_shape(described["input_shape"], "input_shape"), model)
     except MissingCustomError:
         raise
     except KeyError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from .lowering import Builder
+    from .metrics import MetricLike
 
 RngLike = Any  # int, numpy.random.Generator or None; naming the class would import numpy.random
 
@@ -135,12 +136,12 @@ class Network(Layer):
         X: ArrayLike,
         y: ArrayLike,
         *,
-        metrics: Sequence[str] | None = None,
+        metrics: "Sequence[MetricLike] | None" = None,
         loss: str | Loss | None = None,
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...}, means over the samples, without dropout.
 
-        metrics: accuracy, mse, mae; by default accuracy for a loss of classification. loss: by default the
+        metrics: as for `fit`; by default accuracy for a loss of classification. loss: by default the
         one trained with."""
         from . import training
 
@@ -158,10 +159,11 @@ class Network(Layer):
         shuffle: bool | ArrayLike = True,
         validation_split: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        metrics: Sequence[str] = (),
+        metrics: "Sequence[MetricLike]" = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
         precision: str | None = None,
+        resume: "str | PathLike[str] | None" = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
@@ -174,12 +176,15 @@ class Network(Layer):
             gives the indices of the samples.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
             for integer classes. validation_data: (X, y) instead.
-        metrics: accuracy, mse, mae.
+        metrics: names (accuracy, top_k, precision, recall, f1, auc, mse, mae, r2), objects of
+            `gemmule.metrics`, or functions of (targets, outputs).
         progress: True shows it; None does so on a terminal.
         callbacks: `Callback` objects.
         precision: of the dense layers that have none of their own, while they train: "bf16" rounds the
             operands of their products to bfloat16, for float32 networks; "full" and None do not. Validation
             and `predict` go by the layers alone.
+        resume: the file of a `gemmule.callbacks.Checkpoint`. The fit, given the same arguments as the one
+            that wrote it, goes on there, and ends with bitwise the weights of an uninterrupted one.
 
         X may be a table: a data frame (pandas, polars), a dict of columns or a structured array; y then is a
         column or the name of one in X. Numbers are taken as they are, column by column. Where X holds text,
@@ -208,6 +213,7 @@ class Network(Layer):
             progress=progress,
             callbacks=callbacks,
             precision=precision,
+            resume=resume,
         )
 
     @property

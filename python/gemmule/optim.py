@@ -113,16 +113,16 @@ class Run:
     def __init__(self, hyper: dict[str, float], ranges: "list[_core.Range]", states: list[State]) -> None:
         self.hyper = hyper
         self.ranges = ranges
-        self._states = states
+        self.states = states
 
     @property
     def steps(self) -> int:
-        return min(state.steps for state in self._states)
+        return min(state.steps for state in self.states)
 
     def advance(self, steps: int) -> None:
         """Note that `steps` more were done."""
         done = self.steps + steps
-        for state in self._states:
+        for state in self.states:
             state.steps = done
 
 

@@ -80,14 +80,16 @@ class Programs:
         metrics: tuple[str, ...],
         batch_size: int,
         precision: str | None,
+        keeps_output: bool,
     ) -> _core.Trainer:
         """The epoch loop."""
 
         def make() -> _core.Trainer:
             builder = Builder(network, training=True, fitting=True, precision=precision)
-            return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size)
+            return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size, keeps_output)
 
-        return self._kept_or_made(network, "trainer", (loss, metrics, batch_size, precision), make)
+        details = loss, metrics, batch_size, precision, keeps_output
+        return self._kept_or_made(network, "trainer", details, make)
 
     def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:
         kept = self._current(network)

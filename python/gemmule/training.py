@@ -1,38 +1,32 @@
 """fit and evaluate."""
 
 import contextlib
-import re
-import time
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, building, losses, optim
+from . import _checkpoint, _core, building, losses, optim
+from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
-from .arrays import Array, any_array, is_table, real_number, shown, unknown_name
+from .arrays import Array, any_array, is_table, real_number, shown
 from .callbacks import Callback
-from .errors import DivergenceError, DTypeError, ShapeError
+from .errors import DTypeError, ShapeError
 from .history import History
 from .inference import batch_of
 from .layers.base import positive_int
 from .losses import Loss
 from .lowering import Builder
+from .metrics import Metric, MetricLike
+from .metrics import resolve as resolve_metrics
 from .optim import Optimizer
-from .progress import PERIOD, open_display
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from .network import Network
-
-METRICS = ("accuracy", "mse", "mae")
-
-
-class Data(NamedTuple):
-    """Samples and targets as the kernels take them."""
-
-    x: Array
-    y: Array
 
 
 def fit(
@@ -47,15 +41,16 @@ def fit(
     shuffle: bool | ArrayLike,
     validation_split: float,
     validation_data: tuple[ArrayLike, ArrayLike] | None,
-    metrics: Sequence[str],
+    metrics: Sequence[MetricLike],
     progress: bool | None,
     callbacks: Sequence[Callback],
     precision: str | None,
+    resume: "str | PathLike[str] | None",
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
     chosen = _chosen_loss(network, loss, "fit")
-    metrics = checked_metrics(metrics)
+    measured = resolve_metrics(metrics)
     opt = optim.resolve(optimizer)
     if precision is not None:
         checked_precision(precision, "fit: precision")
@@ -66,13 +61,14 @@ def fit(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: {callback!r} is not a Callback")
+    saved = None if resume is None else _checkpoint.read(resume)
     validation_split = real_number(validation_split, "fit: validation_split")
     preprocessing = network.preprocessing
     if is_table(X):
         from . import tables
 
         preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
-    data = _data(network, X, y, chosen, metrics, "")
+    data = _data(network, X, y, chosen, measured, "")
     held = None
     if validation_data is not None:
         if validation_split:
@@ -81,161 +77,46 @@ def fit(
             raise TypeError(
                 f"fit: validation_data must be a pair (X, y), not {type(validation_data).__name__}"
             )
-        held = _data(network, *validation_data, chosen, metrics, "validation ")
+        held = _data(network, *validation_data, chosen, measured, "validation ")
     order = _order(shuffle, epochs, len(data.x), bool(validation_split))
     if validation_split:
         data, held = _hold_out(network, data, y, validation_split)
     rows = len(data.x)
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
-    loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)), precision)
+    settings = Settings(chosen, measured, opt, epochs, batch_size, order, bool(np.any(shuffle)), precision)
+    loop = Loop(network, settings, data, held is not None)
+    if saved is not None:
+        _checkpoint.require_same(saved, loop, callbacks)
     with _alone(network):
         network.loss, network.preprocessing = chosen, preprocessing
-        network.history = loop.history(held is not None)
-        _run(loop, network.history, epochs, held, progress, callbacks)
-    return network.history
-
-
-class Loop:
-    """The compiled epoch loop with its data, and the book-keeping of what it has done."""
-
-    def __init__(
-        self,
-        network: "Network",
-        loss: Loss,
-        metrics: tuple[str, ...],
-        optimizer: Optimizer,
-        data: Data,
-        batch_size: int,
-        order: Array | None,
-        shuffle: bool,
-        precision: str | None,
-    ) -> None:
-        self.network = network
-        self.names = ("loss", *metrics)
-        self.optimizer = optimizer
-        self._data = data
-        self._order = order
-        self._shuffle = shuffle
-        self._metrics = metrics
-        self._batch_size = batch_size
-        self._precision = precision
-        self._kind = loss.kind(network.output_activation())
-        optimizer._run(network)  # its checks, before anything is written
-
-    def history(self, validated: bool) -> History:
-        """An empty history with the keys that will come."""
-        return History(self.names + tuple(f"val_{name}" for name in self.names if validated))
-
-    def epochs(self, done: int, count: int) -> Iterator[dict[str, float]]:
-        """Train `count` epochs after `done` ones, then give their losses. What is committed is counted,
-        whatever comes; after an exception the finished epochs are given first."""
-        network = self.network
-        failure: BaseException | None = None
-        # Asked for again each time: a callback may freeze a layer or change a rate.
-        trainer = network._programs.trainer(
-            network, self._kind, self._metrics, self._batch_size, self._precision
-        )
-        run = self.optimizer._run(network)
-        try:
-            rows = trainer.run(
-                self._data.x,
-                self._data.y,
-                epochs=count,
-                order=None if self._order is None else self._order[done : done + count],
-                shuffle=self._shuffle and self._order is None,
-                key=network._key,
-                step=network._step,
-                rule=self.optimizer.rule,
-                hyper=run.hyper,
-                updates=run.steps,
-                ranges=run.ranges,
-            )
-        except BaseException as error:
-            failure, rows = error, trainer.partial
-        network._step += trainer.steps_done
-        run.advance(trainer.steps_done)
-        for row in rows:
-            yield dict(zip(self.names, row, strict=True))
-        if isinstance(failure, DivergenceError):
-            raise self._explained(failure, done) from None
-        if failure is not None:
-            raise failure
-
-    def _explained(self, error: DivergenceError, done: int) -> DivergenceError:
-        """The error with its epoch counted from the start of the fit, not of the last call of the loop, and
-        with the data named where they are at fault."""
-        message = re.sub(r"epoch (\d+)", lambda match: f"epoch {int(match[1]) + done}", str(error), count=1)
-        for name, array in self._data._asdict().items():
-            if not np.isfinite(array).all():
-                message = f"{message}; {name.replace('x', 'X')} itself holds NaN or infinities"
-        return DivergenceError(message)
-
-    def validate(self, held: Data) -> dict[str, float]:
-        """Losses and metrics of the held-out data, called val_..."""
-        row = self.network._programs.evaluator(self.network, self._kind, self._metrics).run(*held)
-        return {f"val_{name}": value for name, value in zip(self.names, row, strict=True)}
-
-
-def _run(
-    loop: Loop,
-    history: History,
-    epochs: int,
-    held: Data | None,
-    show: bool | None,
-    callbacks: Sequence[Callback],
-) -> None:
-    """Train, coming back to Python as seldom as what is due between epochs allows."""
-    display = open_display(epochs, show)
-    every_epoch = held is not None or bool(callbacks)
-    count = epochs if display is None and not every_epoch else 1
-    start = time.perf_counter()
-    try:
+        network.history = loop.history
         for callback in callbacks:
-            callback.on_train_begin(loop.network, loop.optimizer)
-        while history.epochs < epochs:
-            for callback in callbacks:
-                callback.on_epoch_begin(loop.network, history.epochs + 1)
-            began = time.perf_counter()
-            logs: dict[str, float] = {}
-            for logs in loop.epochs(history.epochs, count):
-                if held is not None:
-                    logs |= loop.validate(held)
-                history._append(logs)
-            history.seconds = time.perf_counter() - start
-            if display is not None:
-                display.show(history.epochs, logs)
-            ends = [callback.on_epoch_end(loop.network, history.epochs, logs) for callback in callbacks]
-            if any(ends):
-                break
-            if not every_epoch:
-                fitting = int(count * PERIOD / max(time.perf_counter() - began, 1e-6))
-                count = min(max(fitting, 1), epochs - history.epochs)
-        history.seconds = time.perf_counter() - start
-        for callback in callbacks:
-            callback.on_train_end(loop.network, history)
-    finally:
-        history.seconds = time.perf_counter() - start
-        if display is not None:
-            display.close()
+            callback.on_train_begin(network, opt)
+        ended = saved is not None and _checkpoint.apply(saved, loop, callbacks)
+        run(loop, held, progress, callbacks, ended=ended)
+    return loop.history
 
 
 def evaluate(
-    network: "Network", X: ArrayLike, y: ArrayLike, *, metrics: Sequence[str] | None, loss: str | Loss | None
+    network: "Network",
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    metrics: Sequence[MetricLike] | None,
+    loss: str | Loss | None,
 ) -> dict[str, float]:
     """See `Network.evaluate`."""
     chosen = _chosen_loss(network, loss, "evaluate")
     if metrics is None:
         metrics = ("accuracy",) if chosen.name in losses.CLASSIFICATION else ()
-    metrics = checked_metrics(metrics)
+    measured = resolve_metrics(metrics)
     if is_table(X):
         from . import tables
 
         X, y = tables.pair_of(network, X, y)
-    data = _data(network, X, y, chosen, metrics, "")
-    kind = chosen.kind(network.output_activation())
-    row = network._programs.evaluator(network, kind, metrics).run(*data)
-    return dict(zip(("loss", *metrics), row, strict=True))
+    data = _data(network, X, y, chosen, measured, "")
+    return scores(network, chosen.kind(network.output_activation()), measured, data)
 
 
 def describe(network: "Network", batch_size: int, training: bool, loss: str | Loss | None) -> str:
@@ -261,31 +142,16 @@ def _chosen_loss(network: "Network", loss: str | Loss | None, what: str) -> Loss
     return network.loss
 
 
-def checked_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Known names, each once; ValueError and TypeError otherwise."""
-    if not isinstance(metrics, Sequence):
-        raise TypeError(f"metrics must be a list of names ({', '.join(METRICS)}), not {metrics!r}")
-    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    for name in names:
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    return tuple(dict.fromkeys(names))
-
-
 def _data(
-    network: "Network", X: ArrayLike, y: ArrayLike, loss: Loss, metrics: tuple[str, ...], which: str
+    network: "Network", X: ArrayLike, y: ArrayLike, loss: Loss, metrics: tuple[Metric, ...], which: str
 ) -> Data:
     x, single = batch_of(network, X, f"{which}X")
     if single:
         raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
     target = losses.target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
-    if target.ndim == 1:
-        for name in metrics:
-            if name != "accuracy":
-                raise ValueError(
-                    f"metric {name!r} compares outputs with targets of their shape, not with labels"
-                )
+    for metric in metrics:
+        metric.check(kind, math.prod(network.output_dims), target.ndim == 1)
     return Data(x, target)
 
 
