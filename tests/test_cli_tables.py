@@ -258,6 +258,17 @@ def test_early_stopping_keeps_the_best_epoch(capsys: Capture, tmp_path: Path) ->
     refused(capsys, *argv, "0", status=2, match="'0': expected an integer of at least 1")
 
 
+def test_resuming_gives_the_same_model(capsys: Capture, tmp_path: Path) -> None:
+    whole, parts, checkpoint = (str(tmp_path / name) for name in ("whole", "parts", "checkpoint"))
+    argv = ["train", str(IRIS), "--target", "species", *SMALL, "--epochs"]
+    run(capsys, *argv, "10", "--out", whole)
+    run(capsys, *argv, "4", "--checkpoint", checkpoint)
+    run(capsys, *argv, "10", "--resume", checkpoint, "--out", parts)
+    assert Path(parts).read_bytes() == Path(whole).read_bytes()
+    refused(capsys, *argv, "10", "--resume", str(tmp_path / "absent"), status=1, match="absent")
+    refused(capsys, *argv, "10", "--checkpoint", str(tmp_path), status=1, match="a folder")
+
+
 @pytest.mark.parametrize(("target", "panels"), [("species", 2), ("petal_width", 1)])
 def test_pictures(capsys: Capture, tmp_path: Path, target: str, panels: int) -> None:
     pytest.importorskip("matplotlib")

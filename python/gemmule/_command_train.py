@@ -17,7 +17,7 @@ from ._command_data import Table, split_rows
 from ._command_tables import TableOptions
 from ._commands import check_outputs, read_table, scored
 from ._preparation import Preparation
-from .callbacks import EarlyStopping
+from .callbacks import Checkpoint, EarlyStopping
 
 LOSSES = ("cross_entropy", "mse", "half_mse", "mae")
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.05}
@@ -32,7 +32,7 @@ def train(args: argparse.Namespace) -> int:
     """Train, report, and write what was asked for; 130 where Ctrl-C ended it."""
     table = read_table(args, TableOptions(args.target, _task(args), args.drop, args.delimiter))
     loss = _loss(args, table)
-    check_outputs(args.plot, args.out)
+    check_outputs(args.plot, args.out, args.checkpoint)
     preparation, training, held = _parts(args, table, classify=loss == "cross_entropy")
     net = _network(args, preparation, training)
     rows = len(training[0])
@@ -49,6 +49,8 @@ def train(args: argparse.Namespace) -> int:
     if args.early_stopping is not None:
         stopping = EarlyStopping("val_loss", patience=args.early_stopping, restore_best=True)
         callbacks.append(stopping)
+    if args.checkpoint is not None:
+        callbacks.append(Checkpoint(args.checkpoint))
     interrupted = False
     try:
         history = net.fit(
@@ -61,6 +63,7 @@ def train(args: argparse.Namespace) -> int:
             metrics=["accuracy"] if preparation.classes else [],
             progress=terminal,
             callbacks=callbacks,
+            resume=args.resume,
         )
     except KeyboardInterrupt:
         if net.history is None:  # not one step was done

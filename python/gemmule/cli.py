@@ -182,6 +182,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--plot", type=Path, metavar="FILE",
         help="write a picture of loss and accuracy (.png, .svg, .pdf; needs matplotlib)",
     )  # fmt: skip
+    output.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="write the state of training after each epoch"
+    )
+    output.add_argument(
+        "--resume", type=Path, metavar="FILE",
+        help="go on from a checkpoint of the same command, as if it had not been interrupted",
+    )  # fmt: skip
     output.add_argument("--quiet", action="store_true", help="print the result alone")
 
     evaluate = add(
