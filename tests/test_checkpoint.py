@@ -226,7 +226,7 @@ def test_another_architecture(written: Path) -> None:
         ({"optimizer": gm.AdamW(gm.schedules.Cosine(1e-2))}, "Adam"),
         ({"loss": "cross_entropy", "metrics": ["accuracy"]}, "history"),
         ({"shuffle": False}, "shuffle True, this fit has False"),
-        ({"callbacks": []}, "callbacks"),
+        ({"callbacks": []}, r"callbacks \['EarlyStopping', 'CSVLogger'\], this fit has \[\]"),
     ],
 )
 def test_other_settings(written: Path, changed: dict[str, Any], words: str) -> None:

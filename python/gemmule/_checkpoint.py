@@ -49,7 +49,7 @@ def write(path: str, loop: "Loop", callbacks: Sequence[Callback], ended: bool) -
         "updates": [state.steps for state in run.states],
         "history": {name: [_exact(value) for value in values] for name, values in loop.history.items()},
         "seconds": loop.history.seconds,
-        "callbacks": [_state(callback, i, tensors) for i, callback in enumerate(callbacks)],
+        "callbacks": [_state(callback, i, tensors) for i, callback in enumerate(_with_state(callbacks))],
         "ended": ended,
     }
     _safetensors.write(path, tensors, {**metadata, "training": json.dumps(training, allow_nan=False)})
@@ -67,8 +67,13 @@ def describe(loop: "Loop", callbacks: Sequence[Callback]) -> dict[str, Any]:
         "shuffle": "indices" if settings.order is not None else settings.shuffle,
         "precision": settings.precision,
         "history": list(loop.history),
-        "callbacks": [type(callback).__name__ for callback in callbacks],
+        "callbacks": [type(callback).__name__ for callback in _with_state(callbacks)],
     }
+
+
+def _with_state(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Those that a checkpoint holds something of; others may come and go."""
+    return [callback for callback in callbacks if type(callback).state is not Callback.state]
 
 
 def _state(callback: Callback, number: int, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
             raise ValueError("its outputs are not of these samples")
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise FileError(f"{saved.path}: the checkpoint in it is malformed: {error!r}") from error
-    for i, (callback, kept) in enumerate(zip(callbacks, states, strict=True)):
+    for i, (callback, kept) in enumerate(zip(_with_state(callbacks), states, strict=True)):
         prefix = f"{PREFIX}callbacks.{i}."
         arrays = {name.removeprefix(prefix): a for name, a in saved.arrays.items() if name.startswith(prefix)}
         callback.restore({name: _inexact(value) for name, value in kept.items()} | arrays)
