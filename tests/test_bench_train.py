@@ -208,6 +208,7 @@ def test_our_losses_are_those_of_a_float64_reference(optimizer: str) -> None:
     check_losses(task, played(task, "ours"), OURS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("package", "module"), [peer for peer in PEERS if peer[1] != "onnx_runtime"])
 def test_peers_do_the_same_training(package: str, module: str, optimizer: str) -> None:

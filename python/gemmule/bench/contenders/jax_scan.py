@@ -3,7 +3,8 @@
 `lax.scan` goes over the batches, state is donated, the samples stay on the device. The order of each epoch is
 drawn by NumPy, which takes a millisecond where `jax.random.permutation` sorts. What is fastest otherwise
 depends on machine and task, so the variants are tried outside the clock: each batch gathered in its step
-("take"), or the whole set permuted once per epoch ("permute"); the scan's body once or four times.
+("take"), or the whole set permuted once per epoch ("permute"); weights (n_in, n_out) or (n_out, n_in); the
+scan's body once or four times. XLA's flags (fast math, XNNPACK, oneDNN, its schedulers) gave nothing.
 """
 
 import importlib
@@ -23,6 +24,7 @@ jnp: Any = jax.numpy
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # Adam's
 
 State = Any  # a pytree: parameters, optimizer slots, updates done
+Function = Callable[..., Any]  # for jax to transform
 
 
 def version() -> str:
@@ -31,16 +33,23 @@ def version() -> str:
 
 def train(task: Train, variant: str | None = None) -> Turn:
     _limit_threads(task.threads)
-    gathers = ("take", "permute") if task.shuffle else ("whole set",)
-    names = [f"{gather}, unroll {unroll}" for gather in gathers for unroll in (1, 4)]
-    return _training(task, variant or fastest({name: partial(_training, task, name) for name in names}))
+    return _training(task, variant or _fastest_training(task))
 
 
 def infer(task: Infer, variant: str | None = None) -> Turn:
-    """Weights as arguments of the program, or as constants that the compiler may lay out anew."""
+    """Weights are arguments of the program, or constants that the compiler may lay out anew."""
     _limit_threads(task.threads)
-    names = ("weights as arguments", "weights as constants")
+    names = [f"{kind}, {layout}" for kind in ("arguments", "constants") for layout in _FORWARD]
     return _inference(task, variant or fastest({name: partial(_inference, task, name) for name in names}))
+
+
+def _fastest_training(task: Train) -> str:
+    """The best way to gather and layout first, then whether to unroll."""
+    gathers = ("take", "permute") if task.shuffle else ("whole set",)
+    names = [f"{gather}, {layout}, unroll 1" for gather in gathers for layout in _FORWARD]
+    best = fastest({name: partial(_training, task, name) for name in names})
+    names = [best, best.replace("unroll 1", "unroll 4")]
+    return fastest({name: partial(_training, task, name) for name in names})
 
 
 def _limit_threads(threads: int) -> None:
@@ -50,12 +59,13 @@ def _limit_threads(threads: int) -> None:
 
 
 def _training(task: Train, variant: str) -> Turn:
-    gather, unroll = variant.split(", unroll ")
+    gather, layout, unroll = variant.split(", ")
     samples, labels = task.data
     x = jnp.asarray(samples)
     y = jnp.asarray(labels.astype(np.int32) if task.loss == "cross_entropy" else labels)
-    run = jax.jit(_program(task, gather == "permute", int(unroll)), donate_argnums=0)
-    parameters = _parameters(task)
+    loss = _loss_of(task, _FORWARD[layout])
+    run = jax.jit(_program(task, loss, gather == "permute", int(unroll.split()[1])), donate_argnums=0)
+    parameters = _parameters(task, layout)
     zeros = partial(jax.tree.map, jnp.zeros_like)
     state = parameters, [zeros(parameters) for _ in range(_slot_count(task))], jnp.zeros((), jnp.int32)
     rng = np.random.default_rng(0)
@@ -71,10 +81,10 @@ def _training(task: Train, variant: str) -> Turn:
     return timed(call, variant)
 
 
-def _program(task: Train, permute: bool, unroll: int) -> Callable[..., Any]:
+def _program(task: Train, loss_of: Function, permute: bool, unroll: int) -> Function:
     """(state, x, y, orders) -> (state, the last epoch's mean loss), of all epochs."""
     scan = partial(jax.lax.scan, unroll=unroll)
-    loss_and_gradients = jax.value_and_grad(_loss_of(task))
+    loss_and_gradients = jax.value_and_grad(loss_of)
     whole, rest = divmod(task.samples, task.batch)
 
     def step(state: State, batch: Any) -> tuple[State, Any]:
@@ -113,25 +123,25 @@ def _program(task: Train, permute: bool, unroll: int) -> Callable[..., Any]:
 
 
 def _inference(task: Infer, variant: str) -> Turn:
-    parameters = _parameters(task)
+    kind, layout = variant.split(", ")
+    forward, parameters = _FORWARD[layout], _parameters(task, layout)
     x = jnp.asarray(task.data[0])
-    if variant == "weights as constants":
-        program = jax.jit(lambda x: _forward(parameters, x))
-        arguments = "x"
+    if kind == "constants":
+        program, arguments = jax.jit(lambda x: forward(parameters, x)), "x"
     else:
-        program = jax.jit(_forward)
-        arguments = "parameters, x"
-    task.check(np.asarray(program(x) if arguments == "x" else program(parameters, x)))
+        program, arguments = jax.jit(forward), "parameters, x"
+    task.check(np.asarray(program(x) if kind == "constants" else program(parameters, x)))
     statement = f"program({arguments}).block_until_ready()"
     return repeated(statement, variant, program=program, parameters=parameters, x=x)
 
 
-def _parameters(task: NetworkTask) -> Any:
-    """[(W (n_in, n_out), b), ...]: JAX's own layout, Z = X W + b."""
-    return [(jnp.array(weight.T), jnp.array(bias)) for weight, bias in task.weights()]
+def _parameters(task: NetworkTask, layout: str) -> Any:
+    """[(W, b), ...]"""
+    weights = task.weights()
+    return [(jnp.array(w if layout == "n_out x n_in" else w.T), jnp.array(b)) for w, b in weights]
 
 
-def _forward(parameters: Any, h: Any) -> Any:
+def _forward_in_out(parameters: Any, h: Any) -> Any:
     for index, (weight, bias) in enumerate(parameters):
         if index:
             h = jnp.maximum(h, 0)
@@ -139,16 +149,23 @@ def _forward(parameters: Any, h: Any) -> Any:
     return h
 
 
-def _loss_of(task: Train) -> Callable[..., Any]:
+def _forward_out_in(parameters: Any, h: Any) -> Any:
+    return _forward_in_out([(weight.T, bias) for weight, bias in parameters], h)
+
+
+_FORWARD = {"n_in x n_out": _forward_in_out, "n_out x n_in": _forward_out_in}
+
+
+def _loss_of(task: Train, forward: Function) -> Function:
     """Labels as one-hot rows: the gradient of an indexed log-probability would be a scatter, one element at a
     time."""
 
     def cross_entropy(parameters: Any, x: Any, y: Any) -> Any:
-        z = _forward(parameters, x)
+        z = forward(parameters, x)
         return -(jax.nn.log_softmax(z) * jax.nn.one_hot(y, z.shape[1])).sum() / len(y)
 
     def mse(parameters: Any, x: Any, y: Any) -> Any:
-        return ((_forward(parameters, x) - y) ** 2).mean()
+        return ((forward(parameters, x) - y) ** 2).mean()
 
     return {"cross_entropy": cross_entropy, "mse": mse}[task.loss]
 
