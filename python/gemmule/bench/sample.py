@@ -35,12 +35,12 @@ Turn = Callable[[float], Sample]
 CeilingTurn = Callable[[float], CeilingSample]
 
 
-def timed(call: Callable[[], float], variant: str | None = None) -> Turn:
+def timed(call: Callable[[], float], variant: str | None = None, kept: int = KEPT_LOSSES) -> Turn:
     """A turn that repeats `call` until its seconds are used up, at least once. It is called here once, which
     warms up.
 
-    `call` goes on with a training and returns its loss, which shows that it did its work. ArithmeticError
-    where that is not finite.
+    `call` goes on with a training and returns its loss, which shows that it did its work; the first `kept`
+    can be compared with others'. ArithmeticError where one is not finite.
     """
     losses = [_finite(call())]
 
@@ -51,7 +51,7 @@ def timed(call: Callable[[], float], variant: str | None = None) -> Turn:
             result = call()
             times.append(time.perf_counter() - start)
             _finite(result)
-            if len(losses) < KEPT_LOSSES:
+            if len(losses) < kept:
                 losses.append(result)
         sample = Sample(best=min(times), median=statistics.median(times), calls=len(times), losses=[*losses])
         return _with_variant(sample, variant)

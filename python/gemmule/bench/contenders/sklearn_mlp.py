@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..sample import Turn, timed
+from ..sample import KEPT_LOSSES, Turn, timed
 from ..tasks import Train
 
 sklearn: Any = importlib.import_module("sklearn")
@@ -62,4 +62,5 @@ def train(task: Train) -> Turn:
                 model.fit(x, targets)
         return float(model.loss_) * (1.0 if classify else 2.0)
 
-    return timed(call)
+    anew = task.epochs > 1 and task.optimizer != "sgd"
+    return timed(call, kept=1 if anew else KEPT_LOSSES)

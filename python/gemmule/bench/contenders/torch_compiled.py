@@ -6,6 +6,7 @@ in place, for the same reason: it is that of torch.optim, and fuses with what co
 
 import importlib
 import os
+from itertools import count
 from typing import Any
 
 from ..sample import Turn, timed
@@ -21,6 +22,7 @@ from . import torch_eager  # noqa: E402  (it imports torch)
 version = torch_eager.version
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # Adam's
+_numbers = count()
 
 
 def train(task: Train) -> Turn:
@@ -42,7 +44,7 @@ def train(task: Train) -> Turn:
     def gathered(indices: Any) -> None:
         step(x.index_select(0, indices), y.index_select(0, indices))
 
-    compiled = torch.compile(gathered if task.shuffle else step, dynamic=False, fullgraph=True)
+    compiled = _compile(gathered if task.shuffle else step)
 
     def call() -> float:
         for _ in range(task.epochs):
@@ -59,7 +61,15 @@ def train(task: Train) -> Turn:
 
 def infer(task: Infer) -> Turn:
     torch.set_num_threads(task.threads)
-    return torch_eager.calls(task, torch.compile(torch_eager.network(task), dynamic=False, fullgraph=True))
+    net = torch_eager.network(task)
+    return torch_eager.calls(task, _compile(lambda x: net(x)))
+
+
+def _compile(function: Any) -> Any:
+    """Under a code object of its own: the graphs of one share a cache, which is searched at every call and
+    has an end. For inference `freezing` and `cpp_wrapper` gave nothing."""
+    function.__code__ = function.__code__.replace(co_name=f"graph_{next(_numbers)}")
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def _loss_of(task: Train) -> Any:
