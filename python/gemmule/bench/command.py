@@ -4,17 +4,19 @@ returns the exit status."""
 import argparse
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 
 from .._commands import UsageError, check_outputs
 from . import gemm as products
 from . import picture
 from . import train as training
-from .harness import Contender, compete
+from .harness import Contender, compete, measure_memory
 from .machine import ceilings, describe, usable_cores
 from .outcome import Case, Statistic
-from .report import print_head, print_table, print_versions
+from .report import print_head, print_memory, print_shares, print_table, print_versions
 from .results import Results, Unit
 from .summary import print_summary, summarize, worst
+from .tasks import TRAINING_SETS, Gemm, Infer
 
 
 def gemm(args: argparse.Namespace) -> int:
@@ -50,18 +52,31 @@ def gemm(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Training of dense networks."""
+    """Training and inference of dense networks: a table per set, and the peaks of memory."""
     _check(args)
     threads = args.threads or [usable_cores()]
+    choice = training.Choice(args.optimizers, args.batches, args.data_dir, args.quick)
+    statistic: Statistic = args.statistic or "median"
     try:
-        cases = training.cases(args.optimizer, threads, args.data_dir, args.statistic or "median")
+        sets = [training.cases(name, choice, threads, statistic) for name in args.sets or TRAINING_SETS]
     except FileNotFoundError as error:
         raise UsageError(f"--data-dir: no MNIST in IDX files there ({error})") from error
     print("FLOPs: 2 n_in n_out per sample for each of Z, dW and dX of a layer, no dX for the first")
-    for label, flops in {case.label: case.task.flops for case in cases}.items():
-        print(f"  {label + ':':<17} {flops / 1e9:.4g} GFLOP per call")
+    for label, flops in {_work(case): case.task.flops for case in chain(*sets)}.items():
+        print(f"  {label + ':':<39} {flops / 1e9:.4g} GFLOP per call")
     contenders = training.contenders(args.peer_python)
-    return _finish(args, _measure(cases, contenders, args.rounds or 7, args.seconds, "ms"))
+    results = _start([*chain(*sets)], contenders, "ms")
+    rounds = args.rounds or (2 if args.quick else 5)
+    for cases in sets:
+        labels = _taking(contenders, cases)
+        results.outcomes += print_table(
+            compete(cases, contenders, rounds, args.seconds), cases, labels, results.unit
+        )
+    memory = args.memory or ("none" if args.quick else "some")
+    for outcome in results.outcomes:
+        if memory == "all" or (memory == "some" and training.measures_memory(outcome.case)):
+            measure_memory(outcome, contenders)
+    return _finish(args, results)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -84,21 +99,31 @@ def _check(args: argparse.Namespace) -> None:
 def _measure(
     cases: Sequence[Case], contenders: Sequence[Contender], rounds: int, seconds: float, unit: Unit
 ) -> Results:
-    kinds = dict.fromkeys((case.task.dtype, case.task.threads) for case in cases)
-    labels = [
-        contender.label for contender in contenders if any(contender.takes(case.task) for case in cases)
-    ]
-    results = Results(unit, labels, describe(), ceilings(kinds))
-    print_head(results)
-    results.outcomes += print_table(compete(cases, contenders, rounds, seconds), cases, labels, unit)
+    results = _start(cases, contenders, unit)
+    results.outcomes += print_table(compete(cases, contenders, rounds, seconds), cases, results.labels, unit)
     return results
 
 
+def _start(cases: Sequence[Case], contenders: Sequence[Contender], unit: Unit) -> Results:
+    """Without outcomes yet; the machine is printed."""
+    kinds = dict.fromkeys((case.task.dtype, case.task.threads) for case in cases)
+    results = Results(unit, _taking(contenders, cases), describe(), ceilings(kinds))
+    print_head(results)
+    return results
+
+
+def _taking(contenders: Sequence[Contender], cases: Sequence[Case]) -> list[str]:
+    """The labels of those who take part in any of the cases."""
+    return [contender.label for contender in contenders if any(contender.takes(case.task) for case in cases)]
+
+
 def _finish(args: argparse.Namespace, results: Results) -> int:
+    print_memory(results)
     print_versions(results.outcomes)
     summary = summarize(results.outcomes)
     if summary:
         print_summary(summary)
+    print_shares(results)
     if getattr(args, "json", None) is not None:
         results.write(args.json)
         print(f"wrote {args.json}")
@@ -106,3 +131,13 @@ def _finish(args: argparse.Namespace, results: Results) -> int:
         picture.save(args.plot, results)
         print(f"wrote {args.plot}")
     return 0
+
+
+def _work(case: Case) -> str:
+    """What the FLOPs of a case of training or inference depend on."""
+    task = case.task
+    assert not isinstance(task, Gemm)
+    sizes = "-".join(map(str, task.sizes))
+    if isinstance(task, Infer):
+        return f"{sizes}, inference of {task.batch}"
+    return f"{sizes}, {task.samples * task.epochs:,} samples"

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .outcome import Case, Outcome
+from .outcome import OURS, Case, Outcome
 from .tasks import Task, to_json
 
 # OpenBLAS threads spin 2^26 ticks of the time-stamp counter (26 ms at 2.6 GHz) after a call, libgomp's less.
@@ -26,6 +26,10 @@ SETTLE_SECONDS = 0.05
 # can lie in the memory of every contender at once.
 BLOCK_CASES = 24
 BLOCK_BYTES = 64 << 20
+
+# How far a peer's loss may lie from gemmule's after as many calls: relative to it, and to the first. Two
+# orders of the same samples differ by a percent or two; an epoch left out, by more than this at the start.
+LOSS_TOLERANCE = (0.1, 0.05)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,39 @@ def _measure(block: list[Case], workers: Sequence[Worker], rounds: int, seconds:
     for outcome in outcomes:
         samples = outcome.samples.pop(CEILING.label, [])
         outcome.ceiling_rounds.extend(sample["flops_per_second"] for sample in samples)
+        compare_losses(outcome)
     return outcomes
+
+
+def compare_losses(outcome: Outcome) -> None:
+    """Take out whoever's losses are not near gemmule's: all began with the same weights and have trained on
+    the same samples as often."""
+    ours = outcome.losses.get(OURS)
+    if not ours:
+        return
+    relative, of_first = LOSS_TOLERANCE
+    for label, losses in outcome.losses.items():
+        pairs = zip(losses, ours, strict=False)
+        for calls, (loss, reference) in enumerate(pairs, start=1):
+            if not abs(loss - reference) <= relative * reference + of_first * ours[0]:
+                outcome.skipped[label] = f"loss {loss:.3g} where gemmule has {reference:.3g}, call {calls}"
+                outcome.samples.pop(label, None)
+                break
+
+
+def measure_memory(outcome: Outcome, contenders: Sequence[Contender]) -> None:
+    """The peak of each contender that took part, in a process that does nothing else."""
+    for contender in contenders:
+        label, task = contender.label, outcome.case.task
+        if label not in outcome.samples:
+            continue
+        with Worker(contender, task.threads) as worker:
+            try:
+                reply = worker.ask({"memory": to_json(task), "variant": outcome.variants.get(label)})
+            except ContenderError as reason:
+                outcome.skipped[f"{label}'s memory"] = str(reason)
+            else:
+                outcome.memory[label] = reply["bytes"]
 
 
 def _set_up(worker: Worker, share: Sequence[Outcome]) -> None:
@@ -173,5 +209,10 @@ def _take_turn(worker: Worker, share: Sequence[Outcome], seconds: float) -> None
         if "error" in sample:
             outcome.skipped[label] = sample["error"]
             del outcome.samples[label]
+            outcome.losses.pop(label, None)
         else:
+            if "losses" in sample:
+                outcome.losses[label] = sample.pop("losses")
+            if "variant" in sample:
+                outcome.variants[label] = sample.pop("variant")
             outcome.samples[label].append(sample)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .._arguments import count, positive
 from . import shapes
+from .tasks import OPTIMIZERS, TRAINING_SETS
 
 _GEMM = """\
 Time matrix products C = A B through the Python call, each library in its own process, taking turns.
@@ -22,6 +23,20 @@ examples:
   gemmule bench gemm --set square,dense --json gemm.json --plot gemm.png
   gemmule bench gemm --set dense --quick --threads 1
   gemmule bench gemm --sizes 100,1000 --dtypes float32 --peer-python ~/torch/bin/python"""
+
+_TRAIN = """\
+Train dense networks, and run them, each library in its own process, taking turns. The sets:
+  mnist      an epoch of 784-256-128-10 on 60,000 samples
+  small      2-10-1, 200 steps on 200 samples; 8-64-64-4, 640 steps of 32 samples
+  wide       an epoch of four layers of 2048 at batch 256; gemmule in bfloat16 too
+  inference  784-256-128-10, from an array of samples to one of outputs
+All begin with the same weights, and must arrive at the same losses."""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  gemmule bench train --peer-python ~/peers/bin/python --json train.json --plot train.png
+  gemmule bench train --set mnist --optimizer sgd,adam --batch 64,256
+  gemmule bench train --set inference --threads 1,2"""
 
 
 def add_benchmarks(parser: argparse.ArgumentParser) -> None:
@@ -64,16 +79,35 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     _add_turns(gemm, "5; 2 with --quick", 0.01)
 
     train = commands.add_parser(
-        "train", parents=[common], help="an MNIST epoch and a tiny regression, in ms",
-        description="Train 784-256-128-10 for an epoch, and 2-10-1 for 200 steps, beside PyTorch.",
+        "train", parents=[common], help="training and inference of dense networks, in ms",
+        description=_TRAIN, epilog=_TRAIN_EXAMPLES,
     )  # fmt: skip
     train.set_defaults(benchmark="train")
-    train.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd", help="default: sgd")
+    train.add_argument(
+        "--set", type=_training_sets, dest="sets", metavar="NAME,NAME",
+        help=f"of {', '.join(TRAINING_SETS)} (default: all)",
+    )  # fmt: skip
+    train.add_argument(
+        "--quick", action="store_true", help="fewer samples, cases and rounds, for a first look"
+    )
+    train.add_argument(
+        "--optimizer", type=_optimizers, dest="optimizers", metavar="NAME,NAME",
+        help=f"of {', '.join(OPTIMIZERS)} (default: all for mnist; sgd, adam for small; sgd for wide)",
+    )  # fmt: skip
+    train.add_argument(
+        "--batch", type=_counts, dest="batches", metavar="N,N",
+        help="of mnist and inference (default: 16,64,256,1024 and 1,32,256,1024)",
+    )  # fmt: skip
+    train.add_argument(
+        "--memory", choices=["some", "all", "none"],
+        help="whose peak memory is measured: the MNIST epochs at batch 64, all cases, or none "
+        "(default: some; none with --quick)",
+    )  # fmt: skip
     _add_threads(train, "all cores")
     train.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="MNIST's IDX files (default: normal deviates)"
     )
-    _add_turns(train, "7", 0.1)
+    _add_turns(train, "5; 2 with --quick", 0.1)
 
     show = commands.add_parser(
         "show", help="print and draw a file that --json wrote",
@@ -112,6 +146,14 @@ def _counts(text: str) -> list[int]:
 
 def _sets(text: str) -> list[str]:
     return _known(text, shapes.NAMES)
+
+
+def _training_sets(text: str) -> list[str]:
+    return _known(text, TRAINING_SETS)
+
+
+def _optimizers(text: str) -> list[str]:
+    return _known(text, OPTIMIZERS)
 
 
 def _dtypes(text: str) -> list[str]:

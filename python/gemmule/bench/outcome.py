@@ -8,6 +8,7 @@ from typing import Any, Literal
 from .tasks import Task, from_json, to_json
 
 OURS = "gemmule"
+OURS_BF16 = "gemmule bf16"  # beside itself in float32: no peer, and not below float32's ceiling
 Statistic = Literal["best", "median"]
 
 
@@ -35,13 +36,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every contender's sample of every round on one case, in dictionaries by their labels."""
+    """Every contender's sample of every round on one case, in dictionaries by their labels. Of trainings, the
+    losses of the first calls. `variants`: what a contender that has several ways chose. `memory`: the peak,
+    in bytes, above Python with NumPy and the data."""
 
     case: Case
     samples: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     ceiling_rounds: list[float] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    variants: dict[str, str] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
 
     def seconds(self, label: str) -> float | None:
         """Per call: the fastest of all rounds, or the median of the rounds' medians. None if skipped."""
@@ -62,15 +68,23 @@ class Outcome:
         if not self.ceiling_rounds:
             return None
         rates = [
-            self.case.task.flops / sample["best"] for samples in self.samples.values() for sample in samples
+            self.case.task.flops / sample["best"]
+            for label, samples in self.samples.items()
+            for sample in samples
+            if label != OURS_BF16
         ]
         return max(*self.ceiling_rounds, *rates)
 
     @property
     def best_peer(self) -> str | None:
         """The fastest contender that is not gemmule."""
-        peers = [label for label in self.samples if label != OURS]
+        peers = [label for label in self.samples if label not in (OURS, OURS_BF16)]
         return max(peers, key=lambda label: self.rate(label) or 0.0, default=None)
+
+    def share_of(self, label: str) -> float | None:
+        """gemmule's time over this contender's."""
+        ours, theirs = self.seconds(OURS), self.seconds(label)
+        return None if ours is None or theirs is None else ours / theirs
 
     @property
     def ratio(self) -> float | None:
@@ -95,6 +109,9 @@ class Outcome:
             [*self.ceiling_rounds, *later.ceiling_rounds],
             self.versions,
             {**self.skipped, **later.skipped},
+            self.losses,
+            self.variants,
+            self.memory,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,8 +130,12 @@ class Outcome:
             "share_of_ceiling": self.share,
             "best_peer": self.best_peer,
             "ratio_to_best_peer": self.ratio,
+            "time_over_theirs": {label: self.share_of(label) for label in self.samples if label != OURS},
             "versions": self.versions,
             "skipped": self.skipped,
+            "losses": self.losses,
+            "variants": self.variants,
+            "memory": self.memory,
         }
 
     @classmethod
@@ -122,4 +143,7 @@ class Outcome:
         """The outcome that `to_json` described."""
         task = from_json(fields["task"])
         case = Case(fields["group"], fields["label"], task, fields["statistic"], fields["shape_set"])
-        return cls(case, fields["rounds"], fields["ceiling_rounds"], fields["versions"], fields["skipped"])
+        later = (fields.get(name, {}) for name in ("losses", "variants", "memory"))  # not in the first files
+        return cls(
+            case, fields["rounds"], fields["ceiling_rounds"], fields["versions"], fields["skipped"], *later
+        )

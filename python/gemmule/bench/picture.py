@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_BARS = 8  # cases in a group; more are drawn as points
+_MOST_SPAN = 30  # of heights on a linear scale
 
 # By which of A and B is transposed.
 _PRODUCTS = {(False, True): "X W^T", (False, False): "A B", (True, False): "dZ^T X"}
@@ -57,15 +58,19 @@ def _draw_bars(panel: "Axes", title: str, members: list[Outcome], results: Resul
     """A bar per contender and case, the ceiling as a black line over each case."""
     present = _present(members, results)
     width = 0.8 / max(1, len(present))
+    all_heights: list[float] = []
     for index, label in enumerate(present):
         heights = [in_unit(outcome, outcome.rate(label), results.unit) or 0.0 for outcome in members]
         places = [place - 0.4 + (index + 0.5) * width for place in range(len(members))]
         panel.bar(places, heights, width, label=label, color=_color(label, results))
+        all_heights += [height for height in heights if height]
     for place, outcome in enumerate(members):
         limit = in_unit(outcome, outcome.ceiling, results.unit)
         if limit is not None:
             legend = "_nolegend_" if place else CEILING.label
             panel.hlines(limit, place - 0.45, place + 0.45, color="black", label=legend)
+    if all_heights and max(all_heights) > _MOST_SPAN * min(all_heights):
+        panel.set_yscale("log")
     panel.set(title=title, ylabel=results.unit, xticks=range(len(members)))
     panel.set_xticklabels([outcome.case.label for outcome in members])
 

@@ -1,9 +1,12 @@
 """What is printed: the machine, a row per case, versions."""
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from .outcome import Case, Outcome
+from .outcome import OURS, Case, Outcome, count_threads
 from .results import Results, Unit
+from .tasks import Gemm
 
 
 def in_unit(outcome: Outcome, flops_per_second: float | None, unit: Unit) -> float | None:
@@ -46,10 +49,57 @@ def print_table(
     return seen
 
 
+def print_memory(results: Results) -> None:
+    """A row per case whose peaks were measured."""
+    measured = [outcome for outcome in results.outcomes if outcome.memory]
+    rows = {
+        outcome.case.name: {label: bytes / 1e6 for label, bytes in outcome.memory.items()}
+        for outcome in measured
+    }
+    _print_grid("[MB] peak above Python with NumPy and the data", rows, results.labels)
+
+
+def print_shares(results: Results) -> None:
+    """gemmule's time over each contender's, per case of training and inference, and each set's geometric
+    mean."""
+    sets: dict[str, dict[str, dict[str, float]]] = {}
+    for outcome in results.outcomes:
+        if isinstance(outcome.case.task, Gemm):
+            continue
+        shares = {label: outcome.share_of(label) for label in outcome.samples if label != OURS}
+        known = {label: share for label, share in shares.items() if share is not None}
+        if known:
+            group = f"{outcome.case.shape_set}, {count_threads(outcome.case.task.threads)}"
+            sets.setdefault(group, {})[outcome.case.name] = known
+    for group, rows in sets.items():
+        if len(rows) > 1:
+            means = {
+                label: math.exp(
+                    statistics.fmean(math.log(row[label]) for row in rows.values() if label in row)
+                )
+                for label in results.labels
+                if any(label in row for row in rows.values())
+            }
+            rows["geometric mean"] = means
+        _print_grid(f"gemmule's time over theirs: {group}", rows, results.labels)
+
+
+def _print_grid(title: str, rows: Mapping[str, Mapping[str, float]], labels: Sequence[str]) -> None:
+    """A column per label that any row has; nothing without rows."""
+    if not rows:
+        return
+    present = [label for label in labels if any(label in row for row in rows.values())]
+    first = max(len(title), *map(len, rows))
+    print(f"\n{title:<{first}}  {'  '.join(f'{label:>9}' for label in present)}")
+    for name, row in rows.items():
+        cells = (f"{_number(row.get(label)):>{max(len(label), 9)}}" for label in present)
+        print(f"{name:<{first}}  {'  '.join(cells)}")
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def print_versions(outcomes: Iterable[Outcome]) -> None:
@@ -57,6 +107,9 @@ def print_versions(outcomes: Iterable[Outcome]) -> None:
     lines: dict[str, None] = {}
     for outcome in outcomes:
         lines.update(_each(outcome.versions))
+        lines.update(
+            _each({f"{label}, {outcome.case.name}": text for label, text in outcome.variants.items()})
+        )
         lines.update(_each({f"skipped {label}": reason for label, reason in outcome.skipped.items()}))
     print()
     for line in lines:

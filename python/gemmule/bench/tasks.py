@@ -1,9 +1,11 @@
 """What is measured: the problems, their data and their FLOPs. Workers import this; it needs NumPy alone."""
 
 import gzip
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+TRAINING_SETS = ("mnist", "small", "wide", "inference")
+OPTIMIZERS = ("sgd", "momentum", "adam")
+MOMENTUM = 0.9  # of the optimizer called so
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Train:
-    """Epochs of a dense ReLU network over `samples` rows, in batches, shuffled if there are several."""
+    """Epochs of a dense ReLU network over `samples` rows, in batches, shuffled if there are several. Who is
+    called again goes on from where it was, its optimizer's state included."""
 
     kind: ClassVar[str] = "train"
 
@@ -95,12 +102,17 @@ class Train:
         return self.batch < self.samples
 
     @property
+    def momentum(self) -> float:
+        """Of plain gradient descent."""
+        return MOMENTUM if self.optimizer == "momentum" else 0.0
+
+    @property
     def flops(self) -> int:
         """Matrix products alone: Z = X W^T, dW = dZ^T X, dX = dZ W, 2 n_in n_out each per sample.
 
         The first layer needs no dX. Bias, activation, loss and update are left out, for all contenders alike.
         """
-        layers = [2 * n_in * n_out for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False)]
+        layers = _layer_flops(self.sizes)
         return (3 * sum(layers) - layers[0]) * self.samples * self.epochs
 
     @property
@@ -113,16 +125,67 @@ class Train:
         """X (N, n_in) float32; y (N,) int64 labels for the cross entropy, (N, n_out) float32 for the MSE."""
         if self.data_dir is not None:
             return _idx_training_set(Path(self.data_dir))
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((self.samples, self.sizes[0]), dtype=np.float32)
-        teacher = rng.standard_normal((self.sizes[0], self.sizes[-1]), dtype=np.float32)
-        y = x @ teacher
-        if self.loss == "cross_entropy":
-            return x, y.argmax(axis=1)
-        return x, y + 0.1 * rng.standard_normal(y.shape, dtype=np.float32)
+        return _training_set(self.samples, self.sizes[0], self.sizes[-1], self.loss)
+
+    def weights(self) -> list[tuple[Array, Array]]:
+        """What every contender starts from: W (n_out, n_in) and b (n_out,) of each layer."""
+        return _weights(self.sizes)
 
 
-Task = Gemm | Train
+@dataclass(frozen=True)
+class Infer:
+    """The raw outputs of a dense ReLU network for one batch."""
+
+    kind: ClassVar[str] = "infer"
+
+    sizes: tuple[int, ...]
+    batch: int
+    threads: int
+    dtype: str = "float32"
+
+    @property
+    def flops(self) -> int:
+        """2 n_in n_out per layer and sample."""
+        return sum(_layer_flops(self.sizes)) * self.batch
+
+    @property
+    def bytes(self) -> int:
+        """Of the inputs."""
+        return 4 * self.batch * self.sizes[0]
+
+    @cached_property
+    def data(self) -> tuple[Array]:
+        """X (batch, n_in), normal deviates."""
+        return (np.random.default_rng(0).standard_normal((self.batch, self.sizes[0]), dtype=np.float32),)
+
+    def weights(self) -> list[tuple[Array, Array]]:
+        """W (n_out, n_in) and b (n_out,) of each layer."""
+        return _weights(self.sizes)
+
+    def check(self, outputs: Array) -> None:
+        """Raise ArithmeticError unless every row agrees with float64 within the bound of its 2-norm.
+
+        A layer of K inputs adds at most (K + 1) eps (|W| |h| + |b|) to the error of h times ||W||; relu
+        enlarges nothing (Higham, Accuracy and Stability, 3.5).
+        """
+        if outputs.shape != (self.batch, self.sizes[-1]):
+            raise ArithmeticError(f"outputs have shape {outputs.shape}, not {(self.batch, self.sizes[-1])}")
+        h: Array = self.data[0].astype(np.float64)
+        bound = np.zeros(self.batch)
+        for index, (weight, bias) in enumerate(self.weights()):
+            if index:
+                h = np.maximum(h, 0)
+            magnitude = np.abs(h) @ np.abs(weight.T) + np.abs(bias)
+            rounding = (weight.shape[1] + 1) * np.finfo(np.float32).eps * np.linalg.norm(magnitude, axis=1)
+            bound = np.linalg.norm(weight, 2) * bound + rounding
+            h = h @ weight.T + bias
+        error = np.linalg.norm(outputs - h, axis=1)
+        if not np.all(error <= bound):
+            raise ArithmeticError(f"outputs are off by up to {error.max():.3g}, above {bound.min():.3g}")
+
+
+Task = Gemm | Train | Infer
+NetworkTask = Train | Infer
 
 
 def to_json(task: Task) -> dict[str, Any]:
@@ -132,8 +195,11 @@ def to_json(task: Task) -> dict[str, Any]:
 
 def from_json(fields: Mapping[str, Any]) -> Task:
     """The task that `to_json` described."""
-    kinds: dict[str, type[Gemm] | type[Train]] = {"gemm": Gemm, "train": Train}
-    return kinds[fields["kind"]](**{name: value for name, value in fields.items() if name != "kind"})
+    kinds: dict[str, type[Gemm] | type[Train] | type[Infer]] = {"gemm": Gemm, "train": Train, "infer": Infer}
+    values = {name: value for name, value in fields.items() if name != "kind"}
+    if "sizes" in values:
+        values["sizes"] = tuple(values["sizes"])  # JSON knows lists alone
+    return kinds[fields["kind"]](**values)
 
 
 def idx_samples(folder: Path) -> int:
@@ -141,6 +207,36 @@ def idx_samples(folder: Path) -> int:
     return len(_read_idx(folder, "train-labels-idx1-ubyte"))
 
 
+def _layer_flops(sizes: tuple[int, ...]) -> list[int]:
+    """Of Z = X W^T, per sample."""
+    return [2 * n_in * n_out for n_in, n_out in pairwise(sizes)]
+
+
+def _weights(sizes: tuple[int, ...]) -> list[tuple[Array, Array]]:
+    """He's normal deviates, and biases that are not zero, so that who leaves one out is found."""
+    rng = np.random.default_rng(1)
+    return [
+        (
+            rng.standard_normal((n_out, n_in), dtype=np.float32) * np.float32(math.sqrt(2 / n_in)),
+            rng.standard_normal(n_out, dtype=np.float32) * np.float32(0.1),
+        )
+        for n_in, n_out in pairwise(sizes)
+    ]
+
+
+@lru_cache(maxsize=1)  # a worker plays many tasks on the same data
+def _training_set(samples: int, n_in: int, n_out: int, loss: str) -> tuple[Array, Array]:
+    """Normal deviates, and what a random linear teacher says of them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((samples, n_in), dtype=np.float32)
+    teacher = rng.standard_normal((n_in, n_out), dtype=np.float32)
+    y = x @ teacher
+    if loss == "cross_entropy":
+        return x, y.argmax(axis=1)
+    return x, y + 0.1 * rng.standard_normal(y.shape, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
 def _idx_training_set(folder: Path) -> tuple[Array, Array]:
     images = _read_idx(folder, "train-images-idx3-ubyte")
     labels = _read_idx(folder, "train-labels-idx1-ubyte")

@@ -3,6 +3,9 @@
     {"setup": [TASK, ...]}  ->  {"version": "...", "errors": [null or "why it cannot be played", ...]},
                                 or {"absent": "..."} where the library is not installed
     {"turn": SECONDS}       ->  {"samples": [a Sample or {"error": "..."}, ...]}, in the order of the tasks
+    {"memory": TASK, "variant": NAME or null}
+                            ->  {"bytes": peak above Python with NumPy and the data}, or {"absent": "..."};
+                                to be asked first, of a new process
     {"quit": true}          ->  nothing; the process ends
 
 Between messages the process sleeps in a read.
@@ -16,8 +19,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from .sample import Turn
-from .tasks import from_json
+from . import memory
+from .sample import CeilingTurn, Turn
+from .tasks import NetworkTask, from_json
+
+AnyTurn = Turn | CeilingTurn
+
+_REASON_LENGTH = 300
 
 
 def serve(module: str) -> None:
@@ -25,16 +33,18 @@ def serve(module: str) -> None:
     # What libraries print to stdout goes to stderr; the protocol keeps a descriptor of its own.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    turns: list[Turn | str] = []
+    turns: list[AnyTurn | str] = []
     for line in sys.stdin:
         message: dict[str, Any] = json.loads(line)
         if "quit" in message:
             return
         reply: Any
-        if "setup" in message:
+        if "memory" in message:
+            reply = _measure_memory(module, message["memory"], message["variant"])
+        elif "setup" in message:
             turns = []  # frees the memory of the tasks before
             try:
-                contender = importlib.import_module(f".contenders.{module}", __package__)
+                contender = _contender(module)
                 turns = [_prepare(contender, fields) for fields in message["setup"]]
                 errors = [turn if isinstance(turn, str) else None for turn in turns]
                 reply = {"version": contender.version(), "errors": errors}
@@ -45,11 +55,30 @@ def serve(module: str) -> None:
         print(json.dumps(reply), file=replies)
 
 
-def _prepare(contender: ModuleType, fields: Mapping[str, Any]) -> Turn | str:
+def _contender(module: str) -> ModuleType:
+    return importlib.import_module(f".contenders.{module}", __package__)
+
+
+def _measure_memory(module: str, fields: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
+    task = from_json(fields)
+    assert isinstance(task, NetworkTask)
+    _ = task.data  # made, and kept by the task
+    before = memory.reset_peak()
+    try:
+        contender = _contender(module)
+        options = {} if variant is None else {"variant": variant}
+        turn: AnyTurn = getattr(contender, task.kind)(task, **options)
+        turn(0.0)
+    except Exception as error:
+        return {"absent": _reason(error)}
+    return {"bytes": memory.peak() - before}
+
+
+def _prepare(contender: ModuleType, fields: Mapping[str, Any]) -> AnyTurn | str:
     """The task, ready to be played, or why it cannot be."""
     task = from_json(fields)
     try:
-        turn: Turn = getattr(contender, task.kind)(task)
+        turn: AnyTurn = getattr(contender, task.kind)(task)
     except ImportError:
         raise
     except Exception as error:  # the parent reports it beside the others' figures
@@ -57,7 +86,7 @@ def _prepare(contender: ModuleType, fields: Mapping[str, Any]) -> Turn | str:
     return turn
 
 
-def _play(turn: Turn | str, seconds: float) -> Any:
+def _play(turn: AnyTurn | str, seconds: float) -> Any:
     if isinstance(turn, str):
         return {"error": turn}
     try:
@@ -67,4 +96,6 @@ def _play(turn: Turn | str, seconds: float) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    """Its first line, not too long: PyTorch's compiler explains itself in pages."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:_REASON_LENGTH]}"

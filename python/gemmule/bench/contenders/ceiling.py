@@ -2,7 +2,7 @@
 
 from gemmule import _core
 
-from ..sample import CeilingSample, Turn
+from ..sample import CeilingSample, CeilingTurn
 from ..tasks import Task
 
 
@@ -10,11 +10,11 @@ def version() -> str:
     return f"FMA chains, {_core.active_isa()}"
 
 
-def _ceiling(task: Task) -> Turn:
+def _ceiling(task: Task) -> CeilingTurn:
     def play(seconds: float) -> CeilingSample:
         return CeilingSample(flops_per_second=_core.fma_ceiling(task.dtype, task.threads, seconds))
 
     return play
 
 
-gemm = train = _ceiling
+gemm = train = infer = _ceiling

@@ -1,10 +1,12 @@
 """gemmule."""
 
+from typing import Any
+
 import gemmule as gm
 from gemmule import _core
 
 from ..sample import Turn, repeated, timed
-from ..tasks import Gemm, Train
+from ..tasks import Gemm, Infer, NetworkTask, Train
 
 
 def version() -> str:
@@ -20,11 +22,11 @@ def gemm(task: Gemm) -> Turn:
     return repeated(f"gemm(a, b, out=c{options})", gemm=gm.ops.gemm, a=a, b=b, c=c)
 
 
-def train(task: Train) -> Turn:
+def train(task: Train, precision: str | None = None) -> Turn:
     gm.set_num_threads(task.threads)
     x, y = task.data
-    net = gm.Network.mlp(list(task.sizes), activation="relu", rng=0)
-    optimizer = gm.SGD(task.lr) if task.optimizer == "sgd" else gm.Adam(task.lr)
+    net = _network(task)
+    optimizer = gm.Adam(task.lr) if task.optimizer == "adam" else gm.SGD(task.lr, momentum=task.momentum)
 
     def call() -> float:
         history = net.fit(
@@ -36,8 +38,24 @@ def train(task: Train) -> Turn:
             batch_size=task.batch,
             shuffle=task.shuffle,
             progress=False,
+            precision=precision,
         )
         return float(history["loss"][-1])
 
-    call()
     return timed(call)
+
+
+def infer(task: Infer) -> Turn:
+    gm.set_num_threads(task.threads)
+    net = _network(task)
+    (x,) = task.data
+    task.check(net.predict(x))
+    return repeated("net.predict(x)", net=net, x=x)
+
+
+def _network(task: NetworkTask) -> gm.Network:
+    net = gm.Network.mlp(list(task.sizes), activation="relu", rng=0)
+    layers: list[Any] = list(net)
+    for layer, (weight, bias) in zip(layers, task.weights(), strict=True):
+        layer.weight, layer.bias = weight, bias
+    return net

@@ -1,10 +1,11 @@
 """PyTorch eager as a competent user writes it: tensors, no DataLoader, no value fetched between steps."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
-from ..sample import Turn, repeated, timed
-from ..tasks import Gemm, Train
+from ..sample import Sample, Turn, repeated, timed
+from ..tasks import Gemm, Infer, NetworkTask, Train
 
 torch: Any = importlib.import_module("torch")
 
@@ -33,14 +34,13 @@ def tensors(task: Gemm) -> list[Any]:
 def train(task: Train, fused: bool = False) -> Turn:
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
-    x, y = (torch.from_numpy(array) for array in task.data)
-    layers: list[Any] = []
-    for n_in, n_out in zip(task.sizes, task.sizes[1:], strict=False):
-        layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
+    x, y = map(torch.from_numpy, task.data)
+    net = network(task)
     criterion = {"cross_entropy": torch.nn.CrossEntropyLoss, "mse": torch.nn.MSELoss}[task.loss]()
-    rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[task.optimizer]
-    optimizer = rule(net.parameters(), lr=task.lr, fused=fused)
+    if task.optimizer == "adam":
+        optimizer = torch.optim.Adam(net.parameters(), lr=task.lr, fused=fused)
+    else:
+        optimizer = torch.optim.SGD(net.parameters(), lr=task.lr, momentum=task.momentum, fused=fused)
 
     def step(rows: Any, targets: Any) -> Any:
         optimizer.zero_grad(set_to_none=True)
@@ -64,5 +64,45 @@ def train(task: Train, fused: bool = False) -> Turn:
             loss = epoch()
         return float(loss)
 
-    call()
     return timed(call)
+
+
+def infer(task: Infer) -> Turn:
+    torch.set_num_threads(task.threads)
+    net = network(task)
+    return calls(task, net)
+
+
+def calls(task: Infer, net: Any) -> Turn:
+    """Of `net` on the task's batch, without the bookkeeping of gradients."""
+    (x,) = map(torch.from_numpy, task.data)
+
+    def make() -> Turn:
+        task.check(net(x).numpy())
+        return repeated("net(x)", net=net, x=x)
+
+    return within(torch.inference_mode, make)
+
+
+def within(mode: Any, make: Callable[[], Turn]) -> Turn:
+    """The turn that `make` makes, made and played in a context."""
+    with mode():
+        turn = make()
+
+    def play(seconds: float) -> Sample:
+        with mode():
+            return turn(seconds)
+
+    return play
+
+
+def network(task: NetworkTask) -> Any:
+    """Linear layers and ReLUs with the task's weights."""
+    layers: list[Any] = []
+    for weight, bias in task.weights():
+        linear = torch.nn.Linear(*weight.shape[::-1])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(bias))
+        layers += [linear, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
