@@ -19,7 +19,7 @@ from .inference import batch_of
 from .layers.base import positive_int
 from .losses import Loss
 from .lowering import Builder
-from .optim import Optimizer
+from .optim import LBFGS, Optimizer
 from .progress import PERIOD, open_display
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def fit(
     y: ArrayLike,
     *,
     loss: str | Loss | None,
-    optimizer: str | Optimizer,
+    optimizer: str | Optimizer | LBFGS,
     epochs: int,
     batch_size: int | None,
     shuffle: bool | ArrayLike,
@@ -83,8 +83,19 @@ def fit(
     rows = len(data.x)
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
-    loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)), precision)
-    with _alone(network):
+    if isinstance(opt, LBFGS):
+        from .full_batch import FullBatchLoop
+
+        if batch_size < rows:
+            raise ValueError(
+                f"fit: batch_size is {batch_size}; LBFGS takes all {rows} samples, batch_size=None"
+            )
+        if order is not None:
+            raise ValueError("fit: LBFGS takes all samples at once; shuffle must be True or False")
+        loop: Loop = FullBatchLoop(network, chosen, metrics, opt, data, epochs, precision)
+    else:
+        loop = Loop(network, chosen, metrics, opt, data, batch_size, order, bool(np.any(shuffle)), precision)
+    with _alone(network), contextlib.closing(loop):
         network.loss = chosen
         network.history = loop.history(held is not None)
         _run(loop, network.history, epochs, held, progress, callbacks)
@@ -157,6 +168,9 @@ class Loop:
         if failure is not None:
             raise failure
 
+    def close(self) -> None:
+        """The end of the fit."""
+
     def _explained(self, error: DivergenceError, done: int) -> DivergenceError:
         """The error with its epoch counted from the start of the fit, not of the last call of the loop, and
         with the data named where they are at fault."""
@@ -193,6 +207,8 @@ def _run(
                 if held is not None:
                     logs |= loop.validate(held)
                 history._append(logs)
+            if not logs:
+                break  # the optimizer has converged
             history.seconds = time.perf_counter() - start
             if display is not None:
                 display.show(history.epochs, logs)
