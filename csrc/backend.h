@@ -38,7 +38,7 @@ struct StepScalars {
 // Where one parameter lies; its gradient and slots are arranged alike.
 struct UpdateTarget {
   std::byte* value = nullptr;  // nullptr: it is not updated
-  std::byte* slots[2] = {nullptr, nullptr};
+  std::byte* slots[max_slots] = {};
 };
 
 // One optimizer step on one parameter, taken by the op that makes its gradient, piece by piece while a piece
@@ -63,11 +63,18 @@ struct OpCall {
 
 using OpKernel = void (*)(const OpCall& call);
 
+// A parameter that a rule takes as a whole, row by row at `begin` of its store.
+struct MatrixPlace {
+  Index begin, rows, cols;
+  Index end() const { return begin + rows * cols; }
+};
+
 // A stretch of parameters that an optimizer walks.
 struct ParameterRange {
   std::shared_ptr<Store> store;
-  std::byte* slots[2] = {nullptr, nullptr};  // as long as the store each
+  std::byte* slots[max_slots] = {};  // as long as the store each
   Index begin = 0, end = 0;
+  std::vector<MatrixPlace> matrices = {};  // within it, in order; for the rules that ask for them
 };
 
 struct Backend {
@@ -86,6 +93,9 @@ struct Backend {
   // The same step on copies: what `update` would return, with nothing changed.
   double (*rehearse)(DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range,
                      const Team& team);
+  // On one thread: the sum of clamp(x, -limit, limit)^2, and y = a x + b y, where b = 0 never reads y.
+  double (*sum_squares)(DType type, Index count, double limit, const std::byte* x);
+  void (*axpby)(DType type, Index count, double a, const std::byte* x, double b, std::byte* y);
   // The largest magnitude among this member's part of the gradients of a range; infinity for NaN.
   double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
   // The same of a value.

@@ -54,11 +54,12 @@ void register_updates() {
   UpdateArgs args;
   args.lr = 1e-9;
   add<T>("update/sgd", 3, [=](const auto& k, T* w, T* g, T*, T*) {
-    benchmark::DoNotOptimize(k.update(Rule::sgd, args, count, w, g, nullptr, nullptr));
+    benchmark::DoNotOptimize(k.update(Rule::sgd, args, count, w, g, nullptr));
   });
   args.beta1 = 0.9, args.beta2 = 0.999, args.eps = 1e-8;
   add<T>("update/adam", 7, [=](const auto& k, T* w, T* g, T* s0, T* s1) {
-    benchmark::DoNotOptimize(k.update(Rule::adam, args, count, w, g, s0, s1));
+    T* const slots[] = {s0, s1};
+    benchmark::DoNotOptimize(k.update(Rule::adam, args, count, w, g, slots));
   });
 }
 

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
   bind_graph(m);
   bind_programs(m);
   bind_training(m);
+  bind_updates(m);
   bind_gemm(m);
   bind_stacks(m);
   bind_packed(m);

@@ -1,58 +1,14 @@
 // The epoch loop and the optimizer step.
 #include "bindings/bindings.h"
 #include "bindings/programs.h"
+#include "bindings/updates.h"
 #include "core/names.h"
 #include "plan/train.h"
 
 namespace gemmule::bindings {
 namespace {
 
-using Hyper = std::map<std::string, double>;
-using PyRange = std::tuple<std::shared_ptr<Store>, py::array, Index, Index>;
 using PyPosition = std::tuple<Index, std::uint64_t, std::vector<double>>;  // see plan/train.h
-
-UpdateArgs update_args(const Hyper& hyper) {
-  UpdateArgs args;
-  for (const auto& [name, value] : hyper) {
-    if (name == "lr")
-      args.lr = value;
-    else if (name == "momentum")
-      args.momentum = value;
-    else if (name == "nesterov")
-      args.nesterov = value != 0;
-    else if (name == "weight_decay")
-      args.weight_decay = value;
-    else if (name == "beta1")
-      args.beta1 = value;
-    else if (name == "beta2")
-      args.beta2 = value;
-    else if (name == "eps")
-      args.eps = value;
-    else
-      fail(ErrorKind::value, "update: unknown setting '", name, "'");
-  }
-  return args;
-}
-
-std::vector<ParameterRange> parameter_ranges(Rule rule, const UpdateArgs& args,
-                                             const std::vector<PyRange>& ranges) {
-  const Index slots = rule != Rule::sgd ? 2 : args.momentum != 0 ? 1 : 0;
-  std::vector<ParameterRange> list;
-  for (const auto& [store, array, begin, end] : ranges) {
-    require_array(array, store->type(), "update: slots", true);
-    const Shape shape = shape_of(array);
-    require(shape.rank() == 2 && shape[0] >= slots && shape[1] == store->size(), ErrorKind::shape,
-            "update: slots ", shape, " do not hold ", slots, " of ", store->size());
-    ParameterRange range;
-    range.store = store;
-    range.begin = begin;
-    range.end = end;
-    auto* first = static_cast<std::byte*>(const_cast<void*>(array.data()));
-    for (Index i = 0; i < slots; ++i) range.slots[i] = first + i * store->size() * size_of(store->type());
-    list.push_back(std::move(range));
-  }
-  return list;
-}
 
 // One rate for every update that the call can make, and none above the largest that was named.
 const double* checked_rates(const py::array& rates, double largest, const FitCall& call, Index batch_size) {
@@ -122,10 +78,8 @@ struct PyTrainer {
               "fit: outputs is not of the ", call.rows, " samples");
       call.outputs = static_cast<std::byte*>(outputs->mutable_data());
     }
-    const Rule rule = rule_of(rule_name);
-    const UpdateArgs args = update_args(hyper);
-    Optimizer optimizer{rule, args, updates, parameter_ranges(rule, args, ranges)};
-    if (rates) optimizer.rates = checked_rates(*rates, args.lr, call, trainer.batch_size());
+    Optimizer optimizer = optimizer_of(rule_name, hyper, updates, ranges);
+    if (rates) optimizer.rates = checked_rates(*rates, optimizer.args.lr, call, trainer.batch_size());
     Poll poll = signal_poll();
     {
       const py::gil_scoped_release release;
@@ -142,25 +96,6 @@ struct PyTrainer {
   Trainer trainer;
   FitResult result;
 };
-
-void update(const std::string& rule_name, const Hyper& hyper, Index updates,
-            const std::vector<PyRange>& ranges) {
-  const Rule rule = rule_of(rule_name);
-  const UpdateArgs args = update_args(hyper);
-  Stepper stepper(cpu::backend, {rule, args, updates, parameter_ranges(rule, args, ranges)});
-  Index elements = 0;
-  for (const auto& range : ranges) elements += std::get<3>(range) - std::get<2>(range);
-  bool done = false;
-  {
-    const py::gil_scoped_release release;
-    // An update moves about 16 bytes an element, a few of them an operation's worth of time.
-    run_team(4.0 * static_cast<double>(elements) < serial_below ? 1 : num_threads(), [&](const Team& team) {
-      const bool finite = stepper.step(team, true);
-      if (team.leads()) done = finite;
-    });
-  }
-  require(done, ErrorKind::divergence, "step: the ", stepper.reason(), " is not finite; nothing was changed");
-}
 
 }  // namespace
 
@@ -184,7 +119,6 @@ void bind_training(py::module_& m) {
       .def_property_readonly("partial", &PyTrainer::epochs)
       .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
   m.def("set_copying", &set_copying, py::arg("on"));
-  m.def("update", &update, py::arg("rule"), py::arg("hyper"), py::arg("updates"), py::arg("ranges"));
 }
 
 }  // namespace gemmule::bindings

@@ -39,6 +39,7 @@ inline constexpr int loss_count = 7;
 // What the operands of a product are rounded to; it accumulates in its own type all the same.
 enum class Precision : std::uint8_t { full, bf16 };
 
-enum class Rule : std::uint8_t { sgd, adam, adamw };
+// muon_direction is the first half of muon's step, and has no name of its own.
+enum class Rule : std::uint8_t { sgd, adam, adamw, rmsprop, adagrad, lion, muon, muon_direction };
 
 }  // namespace gemmule

@@ -9,7 +9,7 @@ constexpr const char* act_names[act_count] = {"identity",  "relu", "leaky_relu",
                                               "gelu_tanh", "silu", "sigmoid",    "tanh", "softplus"};
 constexpr const char* loss_names[loss_count] = {
     "mse", "half_mse", "mae", "bce", "bce_with_logits", "cross_entropy", "cross_entropy_probabilities"};
-constexpr const char* rule_names[] = {"sgd", "adam", "adamw"};
+constexpr const char* rule_names[] = {"sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "muon"};
 constexpr const char* precision_names[] = {"full", "bf16"};
 
 template <class Kind, std::size_t n>

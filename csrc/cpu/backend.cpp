@@ -6,6 +6,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
+#include "cpu/update.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -80,9 +81,10 @@ void dense(const OpCall& call) {
 template <class T>
 void update_stretch(const UpdateCall& call, Index offset, Index count, const T* grad) {
   const auto at = [&](std::byte* base) { return base ? reinterpret_cast<T*>(base) + offset : nullptr; };
-  call.reach = std::max(call.reach,
-                        kernels<T>().element.update(call.rule, call.args, count, at(call.target.value), grad,
-                                                    at(call.target.slots[0]), at(call.target.slots[1])));
+  T* slots[max_slots];
+  for (int k = 0; k < max_slots; ++k) slots[k] = at(call.target.slots[k]);
+  call.reach = std::max(call.reach, kernels<T>().element.update(call.rule, call.args, count,
+                                                                at(call.target.value), grad, slots));
 }
 
 template <class T>
@@ -254,72 +256,6 @@ const char* path_of(OpKind op, DType type, const OpCall& call) {
   return op == OpKind::reshape ? "view" : "vector";
 }
 
-// This member's part of each segment of a range, as pointers. Segments are cut like the products that write
-// their gradients, so that a member mostly updates what lies in its own cache.
-template <class T>
-struct SegmentPart {
-  Index count;
-  T *value, *grad, *slot[2];
-};
-
-template <class T, class Visit>
-void for_each_part(const ParameterRange& range, const Team& team, const Visit& visit) {
-  const Store& store = *range.store;
-  for (std::size_t i = 0; i < store.offsets().size(); ++i) {
-    const Index begin = std::max(range.begin, store.offsets()[i]);
-    const Index end = std::min(range.end, store.offsets()[i] + store.counts()[i]);
-    if (begin >= end) continue;
-    const Span part = team.share(end - begin, line);
-    if (part.size() <= 0) continue;
-    const Index at = begin + part.begin;
-    const auto slot = [&](int k) {
-      return range.slots[k] ? reinterpret_cast<T*>(range.slots[k]) + at : nullptr;
-    };
-    visit(SegmentPart<T>{part.size(),
-                         reinterpret_cast<T*>(store.values()) + at,
-                         reinterpret_cast<T*>(store.grads()) + at,
-                         {slot(0), slot(1)}});
-  }
-}
-
-template <class T>
-double update(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-  double reach = 0;
-  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
-    reach = std::max(reach, kernels<T>().element.update(rule, args, part.count, part.value, part.grad,
-                                                        part.slot[0], part.slot[1]));
-  });
-  return reach;
-}
-
-template <class T>
-double rehearse(Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-  constexpr Index piece = 1024;  // three copies of it stay in L1
-  T copy[3][piece];
-  double reach = 0;
-  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
-    const T* source[3] = {part.value, part.slot[0], part.slot[1]};
-    for (Index at = 0; at < part.count; at += piece) {
-      const Index count = std::min(piece, part.count - at);
-      for (int i = 0; i < 3; ++i)
-        if (source[i]) std::copy_n(source[i] + at, count, copy[i]);
-      reach = std::max(
-          reach, kernels<T>().element.update(rule, args, count, copy[0], part.grad + at,
-                                             source[1] ? copy[1] : nullptr, source[2] ? copy[2] : nullptr));
-    }
-  });
-  return reach;
-}
-
-template <class T>
-double max_gradient(const ParameterRange& range, const Team& team) {
-  double largest = 0;
-  for_each_part<T>(range, team, [&](const SegmentPart<T>& part) {
-    largest = std::max(largest, kernels<T>().element.max_abs(part.count, part.grad));
-  });
-  return largest;
-}
-
 template <class T>
 double max_abs(const Operand& x, const Team& team) {
   if (x.listed) {
@@ -356,17 +292,11 @@ const Backend backend = {
     },
     path_of,
     [] { return active().name; },
-    [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-      return type == DType::f64 ? update<double>(rule, args, range, team)
-                                : update<float>(rule, args, range, team);
-    },
-    [](DType type, Rule rule, const UpdateArgs& args, const ParameterRange& range, const Team& team) {
-      return type == DType::f64 ? rehearse<double>(rule, args, range, team)
-                                : rehearse<float>(rule, args, range, team);
-    },
-    [](DType type, const ParameterRange& range, const Team& team) {
-      return type == DType::f64 ? max_gradient<double>(range, team) : max_gradient<float>(range, team);
-    },
+    update,
+    rehearse,
+    sum_squares,
+    axpby,
+    max_gradient,
     [](const Operand& x, const Team& team) {
       return x.type == DType::f64 ? max_abs<double>(x, team) : max_abs<float>(x, team);
     },

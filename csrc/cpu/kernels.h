@@ -160,9 +160,14 @@ struct ElementKernels {
   // dpred = scale * d(sum of sample losses)/dpred.
   void (*loss_grad)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels,
                     T scale, T* dpred);
-  // One optimizer step over flat buffers; slots s0, s1 as the rule needs. Returns the largest magnitude
-  // written (weights and slots), infinity where that is not a number.
-  double (*update)(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad, T* s0, T* s1);
+  // One optimizer step over flat buffers, with the slots that the rule has, then the running average where
+  // there is one. Returns the largest magnitude written (weights and slots), infinity where that is not a
+  // number.
+  double (*update)(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad, T* const* slots);
+  // The sum of clamp(x, -limit, limit)^2, in double.
+  double (*sum_squares)(Index count, T limit, const T* x);
+  // y = a x + b y; b = 0 never reads y.
+  void (*axpby)(Index count, T a, const T* x, T b, T* y);
   // max |x|, infinity where x holds NaN.
   double (*max_abs)(Index count, const T* x);
 };

@@ -1,8 +1,11 @@
 // One optimizer step over the parameters, committed whole or not at all.
 #pragma once
+#include <memory>
 #include <span>
 
 #include "backend.h"
+#include "plan/newton_schulz.h"
+#include "plan/square_sum.h"
 
 namespace gemmule {
 
@@ -14,6 +17,11 @@ struct Optimizer {
   // Learning rates of the updates to come, none above args.lr; nullptr: it is args.lr's for all.
   const double* rates = nullptr;
 };
+
+// The slots that a rule with these settings keeps for a parameter, the running average included.
+Index slot_count(Rule rule, const UpdateArgs& args);
+// Whether it takes weight matrices as wholes, which ranges must then list.
+bool takes_matrices(Rule rule, const UpdateArgs& args);
 
 class Stepper {
  public:
@@ -40,12 +48,33 @@ class Stepper {
   const char* reason() const { return reason_; }
 
  private:
+  // A stretch that one formula walks: a whole range or, where matrices are taken as wholes, one of them or
+  // what lies between them.
+  struct Part {
+    Rule rule;
+    ParameterRange range;
+    Index rows = 0, cols = 0;  // 0: no matrix
+    bool is_matrix() const { return rows > 0; }
+  };
+  void divide(const ParameterRange& range);
+  // The step's settings as this part's formula takes them.
+  UpdateArgs args_of(const Part& part, const UpdateArgs& now) const;
+
   // What the members find out together: each writes its figure, and behind a barrier all read the largest.
-  enum Agreement { gradient, input, rehearsal, magnitude, agreements };
+  enum Agreement { gradient, input, direction, rehearsal, magnitude, agreements };
   double& mine(const Team& team, Agreement about) {
     return figures_[about][static_cast<std::size_t>(team.rank())].value;
   }
   double largest(const Team& team, Agreement about) const;
+  bool stop(const Team& team, const char* reason);
+
+  // Phases of a step. The first three end behind a barrier and change nothing but Muon's second slot, which
+  // is scratch.
+  double gradient_norm(const Team& team, double clip_value);
+  double find_directions(const Team& team, const UpdateArgs& now);  // the largest magnitude in them
+  double rehearse(const Team& team, const UpdateArgs& now);         // what update would return
+  double update(const Team& team, const UpdateArgs& now);           // the largest magnitude written
+  void limit_rows(const Team& team, const UpdateArgs& now) const;
 
   const Backend& backend_;
   Rule rule_;
@@ -54,6 +83,9 @@ class Stepper {
   Index updates_;
   const double* rates_;
   std::vector<ParameterRange> ranges_;
+  std::vector<Part> parts_;
+  std::unique_ptr<SquareSum> squares_;        // of the gradients, where their norm is clipped
+  std::unique_ptr<NewtonSchulz> orthogonal_;  // of Muon
   bool settled_;
   const char* reason_ = "";
   struct alignas(64) Figure {

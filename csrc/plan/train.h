@@ -21,9 +21,9 @@ struct FitCall {
   const std::byte* y = nullptr;
   bool labels = false;
   Index rows = 0;
-  Index epochs = 1;      // to bring to their end, the one under way included
-  Index most_steps = -1;  // after which the run ends at any rate; -1: no limit
-  Position begin;         // at > 0: within the first of the epochs
+  Index epochs = 1;                     // to bring to their end, the one under way included
+  Index most_steps = -1;                // after which the run ends at any rate; -1: no limit
+  Position begin;                       // at > 0: within the first of the epochs
   const std::int64_t* order = nullptr;  // (epochs, rows), or nullptr
   bool shuffle = true;
   StepScalars start;             // step: training steps the network has done before

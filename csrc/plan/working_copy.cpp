@@ -33,6 +33,7 @@ void copy_part(Index bytes, const std::byte* from, std::byte* to, const Team& te
 }  // namespace
 
 bool WorkingCopy::possible(const Graph& graph, const Optimizer& optimizer) {
+  if (takes_matrices(optimizer.rule, optimizer.args)) return false;
   for (const ParameterRef& p : graph.parameters)
     for (const ParameterRange& range : optimizer.ranges)
       if (touches(range, p) && !holds(range, p)) return false;
@@ -47,7 +48,7 @@ WorkingCopy::WorkingCopy(const Backend& backend, const Graph& graph, const Optim
     counts.push_back(p.panels ? backend.panel_elements(graph.type, dims[0], dims[1]) : dims.count());
   }
   store_ = std::make_shared<Store>(graph.type, counts);
-  for (int i = 0; i < 2; ++i)
+  for (int i = 0; i < max_slots; ++i)
     if (std::any_of(wanted_.begin(), wanted_.end(), [&](const ParameterRange& r) { return r.slots[i]; }))
       slots_[i] = Arena(checked_mul(store_->size(), size_of(graph.type)));
 }
@@ -78,11 +79,14 @@ void WorkingCopy::bind(Execution& execution) const {
 std::vector<ParameterRange> WorkingCopy::ranges() const {
   std::vector<ParameterRange> list;
   for (std::size_t i = 0; i < graph_.parameters.size(); ++i)
-    if (range_of(graph_.parameters[i]))
-      list.push_back({store_,
-                      {slots_[0].data(), slots_[1].data()},
-                      store_->offsets()[i],
-                      store_->offsets()[i] + store_->counts()[i]});
+    if (range_of(graph_.parameters[i])) {
+      ParameterRange range;
+      range.store = store_;
+      for (int k = 0; k < max_slots; ++k) range.slots[k] = slots_[k].data();
+      range.begin = store_->offsets()[i];
+      range.end = range.begin + store_->counts()[i];
+      list.push_back(std::move(range));
+    }
   return list;
 }
 
@@ -93,7 +97,7 @@ std::vector<UpdateTarget> WorkingCopy::targets() const {
     const auto parameter = static_cast<std::size_t>(value.parameter);
     if (value.home != Home::gradient || !range_of(graph_.parameters[parameter])) continue;
     list[i].value = mine(parameter, store_->values());
-    for (int k = 0; k < 2; ++k)
+    for (int k = 0; k < max_slots; ++k)
       if (slots_[k].data()) list[i].slots[k] = mine(parameter, slots_[k].data());
   }
   return list;
@@ -116,7 +120,7 @@ void WorkingCopy::move(Way way, std::size_t parameter, std::byte* store, std::by
 
 void WorkingCopy::move_slots(Way way, std::size_t parameter, const Team& team) const {
   const ParameterRange* range = range_of(graph_.parameters[parameter]);
-  for (int k = 0; k < 2; ++k)
+  for (int k = 0; k < max_slots; ++k)
     if (range && range->slots[k]) move(way, parameter, range->slots[k], slots_[k].data(), team);
 }
 

@@ -11,7 +11,7 @@ namespace gemmule {
 
 class WorkingCopy {
  public:
-  // False where a range of the optimizer covers part of a parameter.
+  // False where a range of the optimizer covers part of a parameter, or its rule takes matrices as wholes.
   static bool possible(const Graph& graph, const Optimizer& optimizer);
 
   // `graph`: of the program, marked by prefer_panels.
@@ -41,7 +41,7 @@ class WorkingCopy {
   const Graph& graph_;
   const std::vector<ParameterRange> wanted_;
   std::shared_ptr<Store> store_;  // a segment for each parameter of the graph
-  Arena slots_[2];
+  Arena slots_[max_slots];
 };
 
 }  // namespace gemmule

@@ -19,7 +19,7 @@ from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeEr
 from .history import History
 from .layers import Activation, Dense, Dropout, Flatten, Layer
 from .network import Network
-from .optim import SGD, Adam, AdamW
+from .optim import LBFGS, SGD, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 __version__ = _core.build_info()["version"]
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Activation",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Callback",
@@ -43,8 +45,11 @@ __all__ = [
     "Flatten",
     "History",
     "Layer",
+    "Lion",
+    "Muon",
     "Network",
     "Parameter",
+    "RMSprop",
     "ShapeError",
     "__version__",
     "callbacks",

@@ -34,7 +34,7 @@ class Saved(NamedTuple):
 def write(path: str, loop: "Loop", callbacks: Sequence[Callback], ended: bool) -> None:
     """Write where `loop` stands, whole or not at all."""
     tensors, metadata = io.contents(loop.network)
-    run = loop.settings.optimizer._run(loop.network)
+    run = loop.optimizer._run(loop.network)
     for i, state in enumerate(run.states):
         tensors[f"{_SLOTS}{i}"] = state.slots
     if loop.outputs is not None and loop.position[0]:
@@ -106,7 +106,7 @@ def read(path: str | PathLike[str]) -> Saved:
 def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
     """Set `loop`, which `require_same` has passed, where the checkpoint stands; whether training had ended
     there. FileError where it is malformed; nothing of network and optimizer is changed then."""
-    network, run = loop.network, loop.settings.optimizer._run(loop.network)
+    network, run = loop.network, loop.optimizer._run(loop.network)
     training = saved.training
     try:
         position = (int(training["at"]), int(training["epoch_step"]), _floats(training["sums"]))

@@ -62,8 +62,9 @@ class Store:
     @property
     def grads(self) -> Array: ...
 
-# A stretch of parameters an optimizer walks: store, slots (n_slots, store.size), begin, end.
-Range = tuple[Store, Array, int, int]
+# A stretch of parameters an optimizer walks: store, slots (n_slots, store.size), begin, end, and the matrices
+# in it (begin, rows, cols), for Muon and max_norm.
+Range = tuple[Store, Array, int, int, list[tuple[int, int, int]]]
 
 # -- graph ---------------------------------------------------------------------------------------------------
 
@@ -174,8 +175,11 @@ class Trainer:
 
         order: (epochs, N) indices of samples, or None: by Philox where `shuffle`, else as they lie.
         key: the network's Philox key. step: its count of training steps so far, which positions dropout and
-        shuffling. rule: "sgd" | "adam" | "adamw"; hyper: lr, momentum, nesterov, weight_decay, beta1, beta2,
-        eps (those it has). updates: steps this optimizer has done, Adam's t - 1.
+        shuffling. rule: "sgd" | "adam" | "adamw" | "rmsprop" | "adagrad" | "lion" | "muon". hyper: of lr,
+        momentum, nesterov, weight_decay, beta1, beta2, eps, lr_decay, centered those it has; for Muon ns_a,
+        ns_b, ns_c, ns_steps, ns_eps, match_rms, vector_lr, vector_decay, vector_eps; for every rule l1,
+        clip_value, clip_norm, max_norm and ema, which has a slot of its own behind the rule's. updates: steps
+        this optimizer has done, Adam's t - 1.
         begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
         steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each

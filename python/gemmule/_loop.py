@@ -16,7 +16,7 @@ from .errors import DivergenceError
 from .history import History
 from .losses import Loss
 from .metrics import Metric, measure
-from .optim import Optimizer
+from .optim import LBFGS, Optimizer
 from .progress import PERIOD, open_display
 from .schedules import Schedule
 
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
 
     loss: Loss
     metrics: tuple[Metric, ...]
-    optimizer: Optimizer
+    optimizer: Optimizer | LBFGS
     epochs: int
     batch_size: int
     order: Array | None  # (epochs, N), or None: drawn where `shuffle`, else as the samples lie
@@ -49,7 +49,9 @@ class Loop:
 
     def __init__(self, network: "Network", settings: Settings, data: Data, validated: bool) -> None:
         self.network = network
+        assert isinstance(settings.optimizer, Optimizer)  # LBFGS has a loop of its own
         self.settings = settings
+        self.optimizer = settings.optimizer
         self.data = data
         names = ("loss", *(metric.name for metric in settings.metrics))
         self.history = History(names + tuple(f"val_{name}" for name in names if validated))
@@ -59,8 +61,8 @@ class Loop:
         # network gave for its samples, where a metric wants them.
         self.position: tuple[int, int, list[float]] = (0, network._step, [])
         self.outputs = None if all(_compiled(settings.metrics)) else _outputs_for(network, len(data.x))
-        settings.optimizer._run(network)  # its checks, before anything is written
-        self.optimizer_at_start = _described(settings.optimizer)
+        self.optimizer._run(network)  # its checks, before anything is written
+        self.optimizer_at_start = _described(self.optimizer)
         self._peak()
 
     @property
@@ -83,7 +85,7 @@ class Loop:
         trainer = network._programs.trainer(
             network, self.kind, compiled, settings.batch_size, settings.precision, self.outputs is not None
         )
-        run = settings.optimizer._run(network)
+        run = self.optimizer._run(network)
         try:
             rows = trainer.run(
                 *self.data,
@@ -92,7 +94,7 @@ class Loop:
                 shuffle=settings.shuffle and settings.order is None,
                 key=network._key,
                 step=network._step,
-                rule=settings.optimizer.rule,
+                rule=self.optimizer.rule,
                 hyper=run.hyper if self._schedule is None else {**run.hyper, "lr": self._peak()},
                 updates=run.steps,
                 ranges=run.ranges,
@@ -114,9 +116,12 @@ class Loop:
         if failure is not None:
             raise failure
 
+    def close(self) -> None:
+        """The end of the fit."""
+
     @property
     def _schedule(self) -> Schedule | None:
-        lr = self.settings.optimizer.lr
+        lr = self.optimizer.lr
         return lr if isinstance(lr, Schedule) else None
 
     def _rates(self, epochs: int, steps: int | None) -> Array | None:
@@ -229,6 +234,8 @@ def run(
                 if held is not None:
                     logs |= loop.validate(held)
                 history._append(logs)
+            if not logs and pause is None:
+                break  # the optimizer has converged
             history.seconds = time.perf_counter() - start
             if logs:
                 if display is not None:

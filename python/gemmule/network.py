@@ -15,7 +15,7 @@ from .history import History
 from .layers.base import Layer, checked_shape
 from .layers.dense import Dense
 from .losses import Loss
-from .optim import Optimizer
+from .optim import LBFGS, Optimizer
 from .parameters import Parameter, Segment
 from .programs import Programs
 
@@ -153,7 +153,7 @@ class Network(Layer):
         y: ArrayLike,
         *,
         loss: str | Loss | None = None,
-        optimizer: str | Optimizer = "adam",
+        optimizer: str | Optimizer | LBFGS = "adam",
         epochs: int = 1,
         batch_size: int | None = 32,
         shuffle: bool | ArrayLike = True,
@@ -170,7 +170,8 @@ class Network(Layer):
         loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
             takes that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
             cross_entropy.
-        optimizer: sgd, adam, adamw (with defaults, starting afresh), or an object, which keeps its state.
+        optimizer: sgd, adam, adamw, rmsprop, adagrad, lion, muon, lbfgs (with defaults, starting afresh), or
+            an object of `gemmule.optim`, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
             gives the indices of the samples.

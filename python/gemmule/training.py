@@ -21,7 +21,7 @@ from .losses import Loss
 from .lowering import Builder
 from .metrics import Metric, MetricLike
 from .metrics import resolve as resolve_metrics
-from .optim import Optimizer
+from .optim import LBFGS, Optimizer
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -35,7 +35,7 @@ def fit(
     y: ArrayLike,
     *,
     loss: str | Loss | None,
-    optimizer: str | Optimizer,
+    optimizer: str | Optimizer | LBFGS,
     epochs: int,
     batch_size: int | None,
     shuffle: bool | ArrayLike,
@@ -85,10 +85,15 @@ def fit(
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
     settings = Settings(chosen, measured, opt, epochs, batch_size, order, bool(np.any(shuffle)), precision)
-    loop = Loop(network, settings, data, held is not None)
+    if isinstance(opt, LBFGS):
+        from .full_batch import FullBatchLoop
+
+        loop: Loop = FullBatchLoop(network, settings, data, held is not None, callbacks)
+    else:
+        loop = Loop(network, settings, data, held is not None)
     if saved is not None:
         _checkpoint.require_same(saved, loop, callbacks)
-    with _alone(network):
+    with _alone(network), contextlib.closing(loop):
         network.loss, network.preprocessing = chosen, preprocessing
         network.history = loop.history
         for callback in callbacks:

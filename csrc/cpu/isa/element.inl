@@ -126,8 +126,9 @@ static void dropout(const DropoutArgs& args, Index first_row, Index rows, Index 
 
 template <class T>
 constexpr ElementKernels<T> element_kernels() {
-  return {activation<T>, activation_grad<T>, add<T>,  exp<T>,       erf<T>,    softmax<T>, softmax_grad<T>,
-          dropout<T>,    sum_rows<T>,        loss<T>, loss_grad<T>, update<T>, max_abs<T>};
+  return {activation<T>, activation_grad<T>, add<T>,         exp<T>,      erf<T>,
+          softmax<T>,    softmax_grad<T>,    dropout<T>,     sum_rows<T>, loss<T>,
+          loss_grad<T>,  update<T>,          sum_squares<T>, axpby<T>,    max_abs<T>};
 }
 
 }  // namespace gemmule::cpu::GEMMULE_ISA

@@ -32,36 +32,88 @@ static double max_abs(Index count, const T* x) {
   return magnitude.result();
 }
 
-template <class T, class Formula>
-static double update_with(Formula, const UpdateArgs& args, Index count, T* weight, const T* grad, T* s0,
-                          T* s1) {
+template <bool wears, class T, class Formula>
+static double update_with(Formula, const UpdateArgs& args, Index count, T* weight, const T* grad,
+                          T* const* slots) {
   const UpdateScalars<T> scalars = update_scalars<T>(args);
+  [[maybe_unused]] const DressScalars<T> dress = dress_scalars<T>(args);
+  [[maybe_unused]] T* const average = wears && args.ema != 0 ? slots[Formula::slots] : nullptr;
+  [[maybe_unused]] const T old = T(args.ema), fresh = T(1 - args.ema);
+  T* slot[rule_slots] = {};
+  for (int k = 0; k < Formula::slots; ++k) slot[k] = slots[k];
   Magnitude<T> magnitude;
   for_each_vector<T>(count, [&](Index i, auto span) {
-    Vec<T> w = span.load(weight + i), a{}, b{};
-    if constexpr (Formula::slots > 0) a = span.load(s0 + i);
-    if constexpr (Formula::slots > 1) b = span.load(s1 + i);
-    Formula::step(scalars, w, span.load(grad + i), a, b);
+    Vec<T> w = span.load(weight + i), g = span.load(grad + i), s[rule_slots] = {};
+    for (int k = 0; k < Formula::slots; ++k) s[k] = span.load(slot[k] + i);
+    if constexpr (wears) g = dressed_gradient<Math<T>>(dress, w, g);
+    Formula::step(scalars, w, g, s);
     magnitude.see(w);
     span.store(weight + i, w);
-    if constexpr (Formula::slots > 0) {
-      magnitude.see(a);
-      span.store(s0 + i, a);
+    for (int k = 0; k < Formula::slots; ++k) {
+      magnitude.see(s[k]);
+      span.store(slot[k] + i, s[k]);
     }
-    if constexpr (Formula::slots > 1) {
-      magnitude.see(b);
-      span.store(s1 + i, b);
-    }
+    if constexpr (wears)
+      if (average) {
+        const Vec<T> mean = old * span.load(average + i) + fresh * w;
+        magnitude.see(mean);
+        span.store(average + i, mean);
+      }
   });
   return magnitude.result();
 }
 
 template <class T>
-static double update(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad, T* s0, T* s1) {
+static double update(Rule rule, const UpdateArgs& args, Index count, T* weight, const T* grad,
+                     T* const* slots) {
   double largest = 0;
-  with_update<Math<T>>(
-      rule, args, [&](auto formula) { largest = update_with(formula, args, count, weight, grad, s0, s1); });
+  with_update<Math<T>>(rule, args, [&](auto formula) {
+    largest = dressed(args) ? update_with<true>(formula, args, count, weight, grad, slots)
+                            : update_with<false>(formula, args, count, weight, grad, slots);
+  });
   return largest;
+}
+
+// The lanes of v in double, in two halves.
+struct Widened {
+  Vec<double> low, high;
+};
+GM_INLINE Widened widened(Vec<float> v) {
+#if GEMMULE_VECTOR_BYTES == 64
+  const auto low = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  const auto high = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif GEMMULE_VECTOR_BYTES == 32
+  const auto low = __builtin_shufflevector(v, v, 0, 1, 2, 3);
+  const auto high = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+  const auto low = __builtin_shufflevector(v, v, 0, 1);
+  const auto high = __builtin_shufflevector(v, v, 2, 3);
+#endif
+  return {__builtin_convertvector(low, Vec<double>), __builtin_convertvector(high, Vec<double>)};
+}
+
+template <class T>
+static double sum_squares(Index count, T limit, const T* x) {
+  Vec<double> sum{}, other{};
+  for_each_vector<T>(count, [&](Index i, auto span) {
+    const Vec<T> most = splat(limit);
+    Vec<T> v = span.load(x + i);
+    v = v > most ? most : v < -most ? -most : v;
+    if constexpr (sizeof(T) == 8) {
+      sum += v * v;
+    } else {
+      const Widened w = widened(v);
+      sum += w.low * w.low;
+      other += w.high * w.high;
+    }
+  });
+  return sum_lanes<double>(in_register(sum) + in_register(other));
+}
+
+template <class T>
+static void axpby(Index count, T a, const T* x, T b, T* y) {
+  if (b == T(0)) return map<T>(count, y, [=](Vec<T> v) { return a * v; }, x);
+  map<T>(count, y, [=](Vec<T> v, Vec<T> old) { return a * v + b * old; }, x, y);
 }
 
 }  // namespace gemmule::cpu::GEMMULE_ISA

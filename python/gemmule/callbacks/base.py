@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ..history import History
     from ..network import Network
-    from ..optim import Optimizer
+    from ..optim import LBFGS, Optimizer
 
 Logs = Mapping[str, float]
 
@@ -29,7 +29,7 @@ class Callback:
     callbacks comes back to Python after every epoch, else only at the end. An exception ends the training and
     leaves `fit`."""
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         """Before the first epoch. One object may serve several fits: what it kept of another goes here."""
 
     def on_epoch_begin(self, network: "Network", epoch: int) -> None:
@@ -60,7 +60,7 @@ class LambdaCallback(Callback):
     def __init__(
         self,
         *,
-        on_train_begin: "Callable[[Network, Optimizer], object] | None" = None,
+        on_train_begin: "Callable[[Network, Optimizer | LBFGS], object] | None" = None,
         on_epoch_begin: "Callable[[Network, int], object] | None" = None,
         on_epoch_end: "Callable[[Network, int, Logs], object] | None" = None,
         on_train_end: "Callable[[Network, History], object] | None" = None,
@@ -79,7 +79,7 @@ class LambdaCallback(Callback):
                 raise TypeError(f"LambdaCallback: {name} must be a function, not {function!r}")
             self._functions[name] = function
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         self._call("on_train_begin", network, optimizer)
 
     def on_epoch_begin(self, network: "Network", epoch: int) -> None:

@@ -10,7 +10,7 @@ from .base import Callback
 if TYPE_CHECKING:
     from .._loop import Loop
     from ..network import Network
-    from ..optim import Optimizer
+    from ..optim import LBFGS, Optimizer
 
 
 class Checkpoint(Callback):
@@ -30,7 +30,7 @@ class Checkpoint(Callback):
         self.every = positive_int(every, "Checkpoint: every")
         self.steps = None if steps is None else positive_int(steps, "Checkpoint: steps")
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         from .. import io
 
         io.contents(network)  # what cannot be saved is better said now

@@ -13,7 +13,7 @@ from .base import Callback, Logs, expect
 if TYPE_CHECKING:
     from ..history import History
     from ..network import Network
-    from ..optim import Optimizer
+    from ..optim import LBFGS, Optimizer
 
 
 class CSVLogger(Callback):
@@ -35,7 +35,7 @@ class CSVLogger(Callback):
         self._columns: list[str] | None = None  # known once the file is begun
         self._size: int | None = None  # bytes up to which the file is this run's
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         self._columns = self._size = None
 
     def on_epoch_begin(self, network: "Network", epoch: int) -> None:
@@ -108,7 +108,7 @@ class TensorBoard(Callback):
         self._writers: dict[str, Any] = {}
         self._epoch: int | None = None
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         self._close()
         self._epoch = None
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array, not_negative, real_number, unknown_name
 from ..layers.base import positive_int
+from ..optim import LBFGS
 from ..schedules import Schedule
 from .base import Callback, Logs, expect
 
@@ -48,7 +49,7 @@ class Monitor(Callback):
         self.best = None
         self.best_epoch = None
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         self._forget()
         history = network.history
         if history is not None and not history.epochs:  # else it may be that of an earlier fit
@@ -183,8 +184,10 @@ class ReduceOnPlateau(Monitor):
         self._bad = 0  # epochs without a better figure
         self._cooling = 0  # epochs of the cooldown to come
 
-    def on_train_begin(self, network: "Network", optimizer: "Optimizer") -> None:
+    def on_train_begin(self, network: "Network", optimizer: "Optimizer | LBFGS") -> None:
         super().on_train_begin(network, optimizer)
+        if isinstance(optimizer, LBFGS):
+            raise TypeError("ReduceOnPlateau changes a learning rate; LBFGS has none")
         if isinstance(optimizer.lr, Schedule):
             raise TypeError(
                 f"ReduceOnPlateau changes a rate that is a number; optimizer.lr is {optimizer.lr!r}"
