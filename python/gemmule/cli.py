@@ -224,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(info)
 
     bench = add(
-        "bench", _commands.bench, "compare speeds with NumPy's and PyTorch's",
+        "bench", _commands.bench, "compare speeds with those of NumPy, PyTorch, JAX and others",
         epilog="example:\n  gemmule bench gemm --set square,dense",
     )  # fmt: skip
     options.add_benchmarks(bench)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_BARS = 8  # cases in a group; more are drawn as points
 _MOST_SPAN = 30  # of heights on a linear scale
+_MOST_COLUMNS = 5  # of the legend
 
 # By which of A and B is transposed.
 _PRODUCTS = {(False, True): "X W^T", (False, False): "A B", (True, False): "dZ^T X"}
@@ -48,7 +49,9 @@ def save(path: Path, results: Results) -> None:
     for panel in panels[:: 2 if points else 1]:  # the right panels of pairs have their own
         handles, labels = panel.get_legend_handles_labels()
         legend.update(zip(labels, handles, strict=True))
-    figure.legend([*legend.values()], [*legend], loc="outside lower center", ncols=len(legend))
+    order = sorted(legend, key=[CEILING.label, *results.labels, *legend].index)
+    columns = min(len(order), _MOST_COLUMNS)
+    figure.legend([legend[label] for label in order], order, loc="outside lower center", ncols=columns)
     machine = results.machine
     figure.suptitle(f"{machine['cpu']}, {machine['usable cores']} cores, {machine['date'][:10]}")
     figure.savefig(path, dpi=150)
