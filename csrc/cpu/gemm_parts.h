@@ -23,13 +23,15 @@ Act act_in_registers(const Gemm<T>& call) {
 template <class T>
 void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span cols) {
   if (call.act == Act::identity || act_in_registers(call) == call.act) return;
-  for (Index i = rows.begin; i < rows.end; ++i) {
+  const Index n = call.b.cols;
+  const bool whole = cols.size() == n && call.c_row == n;  // rows one behind the other
+  const Index count = (whole ? rows.size() : 1) * cols.size();
+  for (Index i = rows.begin; i < rows.end; i += whole ? rows.size() : 1) {
     T* row = call.c + i * call.c_row + cols.begin;
     if (call.saved)
-      kernels.element.activation_grad(call.act, call.slope, cols.size(), row,
-                                      call.saved + i * call.b.cols + cols.begin, row);
+      kernels.element.activation_grad(call.act, call.slope, count, row, call.saved + i * n + cols.begin, row);
     else
-      kernels.element.activation(call.act, call.slope, cols.size(), row, row);
+      kernels.element.activation(call.act, call.slope, count, row, row);
   }
 }
 

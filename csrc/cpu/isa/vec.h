@@ -107,10 +107,29 @@ GM_INLINE void store_first(T* p, Vec<T> v, Index n) {
   else
     _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v);
 #elif defined(__AVX2__)
-  if constexpr (sizeof(T) == 4)
-    _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), v);
-  else
-    _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), v);
+  // By halves: AMD's masked store is a microprogram of some 40 steps, where one here is an instruction.
+  if constexpr (sizeof(T) == 4) {
+    __m128 part = _mm256_castps256_ps128(__m256(v));
+    if (n & 4) {
+      _mm_storeu_ps(p, part);
+      part = _mm256_extractf128_ps(__m256(v), 1);
+      p += 4;
+    }
+    if (n & 2) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+      part = _mm_movehl_ps(part, part);
+      p += 2;
+    }
+    if (n & 1) _mm_store_ss(p, part);
+  } else {
+    __m128d part = _mm256_castpd256_pd128(__m256d(v));
+    if (n & 2) {
+      _mm_storeu_pd(p, part);
+      part = _mm256_extractf128_pd(__m256d(v), 1);
+      p += 2;
+    }
+    if (n & 1) _mm_store_sd(p, part);
+  }
 #else
   for (int i = 0; i + 1 < lanes<T>; ++i)
     if (i < n) p[i] = v[i];
