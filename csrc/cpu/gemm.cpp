@@ -384,26 +384,18 @@ void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>
 
 // A few columns of C as rows of the transpose, by strips: where A lies along its columns, as in dW = dz^T x,
 // they are rows that strips read as they lie. 10 x 2 x 1000 takes 1.5 us, in blocks 5.8.
-//
-// An A row by row is transposed first, where its rows are so short that tiles would hardly begin and the
-// columns so few that they would be mostly empty: 1000 x 2 x 10 takes 4.4 us, in blocks 5.4; eight columns
-// gain nothing.
-inline constexpr Index short_row = 16, fewest = 4;
-
 template <class T>
 bool fits_turned_strips(const Kernels<T>& kernels, const Gemm<T>& call) {
   const MatrixView<const T>& a = call.a;
-  const bool along_columns = a.row_stride == 1 && a.col_stride != 1;
-  const bool short_rows =
-      a.col_stride == 1 && a.cols <= short_row && a.rows >= 4 * kernels.gemm.lanes && call.b.cols <= fewest;
-  return call.b.cols <= kernels.skinny.strip_rows && call.beta == T(0) && (along_columns || short_rows);
+  return call.b.cols <= kernels.skinny.strip_rows && call.beta == T(0) && a.row_stride == 1 &&
+         a.col_stride != 1;
 }
 
-// Elements that a member needs: its rows of C, transposed, and of A.
+// Elements that a member needs: its rows of C, transposed.
 template <class T>
 Index turned_strips_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b.cols > kernels.skinny.strip_rows) return 0;
-  return checked_mul(call.b.cols + short_row + 1, round_up(call.a.rows, kernels.gemm.lanes));
+  return checked_mul(call.b.cols, round_up(call.a.rows, kernels.gemm.lanes));
 }
 
 template <class T>
@@ -411,27 +403,21 @@ void turned_strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& c
   const Span rows = team.share(call.a.rows, kernels.gemm.lanes);
   const Index n = call.b.cols;
   if (rows.size() <= 0) return;
-  MatrixView<const T> a = call.a;
-  a.data += rows.begin * a.row_stride;
-  a.rows = rows.size();
   Gemm<T> turned;
   turned.a = call.b.transposed();
+  turned.b = call.a.transposed();
+  turned.b.data += rows.begin;
+  turned.b.cols = rows.size();
   turned.c = workspace;
   turned.c_row = round_up(rows.size(), kernels.gemm.lanes);
   turned.alpha = call.alpha;
-  if (a.row_stride != 1) {
-    T* columns = workspace + n * turned.c_row;
-    kernels.gemm.pack_a(a.rows, a.cols, a.data, a.row_stride, a.col_stride, columns);
-    a = {columns, a.rows, a.cols, 1, a.rows};
-  }
-  turned.b = a.transposed();
   strips(kernels, Team::serial(), turned);
   kernels.gemm.transpose_out(rows.size(), n, workspace, turned.c_row, call.c + rows.begin * call.c_row,
                              call.c_row, call.bias, act_in_registers(call), call.slope);
   finish_rows(kernels, call, rows, {0, n});
 }
 
-enum class Path { strips, turned_strips, dots, turned_over, blocks };
+enum class Path { strips, turned_strips, narrow, dots, turned_over, blocks };
 
 // How a product is computed: by its shape, strides and type alone.
 template <class T>
@@ -440,6 +426,7 @@ Path select(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form != Form::strided || call.c_form != Form::strided) return Path::blocks;
   if (fits_strips(kernels, call)) return Path::strips;
   if (fits_turned_strips(kernels, call)) return Path::turned_strips;
+  if (fits_narrow(kernels, call)) return Path::narrow;
   if (fits_dots(kernels, call)) return Path::dots;
   return turns_over(kernels.gemm, call) ? Path::turned_over : Path::blocks;
 }
@@ -493,6 +480,8 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
       return "strips";
     case Path::turned_strips:
       return "strips, turned over";
+    case Path::narrow:
+      return "narrow";
     case Path::dots:
       return "dots";
     case Path::turned_over:
@@ -515,6 +504,8 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
       return strips(kernels, team, call);
     case Path::turned_strips:
       return turned_strips(kernels, team, call, memory);
+    case Path::narrow:
+      return narrow(kernels, team, call, memory);
     case Path::dots:
       return dots(kernels, team, call, memory);
     case Path::turned_over:

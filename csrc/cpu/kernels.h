@@ -114,6 +114,12 @@ using DotKernel = void (*)(const DotArgs<T>&);
 
 inline constexpr int max_strip_rows = 8;
 inline constexpr int max_dot_shapes = 5;
+inline constexpr int max_narrow_vectors = 2;
+
+// As many rows of C, first to last, as the micro-kernel makes a tile's; a_step == 1. Rows that lie one behind
+// the other are written whole vector by whole vector, the next one's beginning for the time being too.
+template <class T>
+using NarrowKernel = void (*)(const TileArgs<T>&, Index rows);
 
 // For products with few rows, few columns or little depth. They pack nothing.
 template <class T>
@@ -125,6 +131,8 @@ struct SkinnyKernels {
   TileKernel<T> strip[max_strip_rows];
   // dots[s] computes up to 2^s rows by dots_size / 2^s columns.
   DotKernel<T> dots[max_dot_shapes];
+  // narrow[v - 1] computes any number of rows of a C of v vectors, the last perhaps not full.
+  NarrowKernel<T> narrow[max_narrow_vectors];
 };
 
 // The position of a dropout layer's draws in the network's Philox stream.

@@ -13,6 +13,10 @@ bool fits_strips(const Kernels<T>& kernels, const Gemm<T>& call);
 template <class T>
 bool fits_dots(const Kernels<T>& kernels, const Gemm<T>& call);
 
+// Many rows of A times a B of a vector or two a row, packed: one call for all rows.
+template <class T>
+bool fits_narrow(const Kernels<T>& kernels, const Gemm<T>& call);
+
 // A single column as a single row: C^T = B^T A^T, where C^T is a row in memory too.
 template <class T>
 bool is_plain_column(const Gemm<T>& call) {
@@ -28,7 +32,7 @@ Gemm<T> as_row(const Gemm<T>& column) {
   return row;
 }
 
-// Bytes of workspace for this product, or one with fewer rows, on either path.
+// Bytes of workspace for this product, or one with fewer rows, on any of these paths.
 template <class T>
 Index skinny_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
 
@@ -36,5 +40,7 @@ template <class T>
 void strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call);
 template <class T>
 void dots(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace);
+template <class T>
+void narrow(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace);
 
 }  // namespace gemmule::cpu

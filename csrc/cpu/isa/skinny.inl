@@ -32,7 +32,9 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
   const auto step = [&]() __attribute__((always_inline)) {
     Vec<T> bv[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) bv[v] = full ? load(b + v * lanes<T>) : load_first(b, g.cols);
+    for (int v = 0; v < V; ++v)
+      bv[v] =
+          full || v < V - 1 ? load(b + v * lanes<T>) : load_first(b + v * lanes<T>, g.cols - v * lanes<T>);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       const T ai = a[i * a_row];
@@ -62,7 +64,7 @@ GM_INLINE void move_right(TileArgs<T>& g, Index cols) {
   if (g.bias) g.bias += cols;
 }
 
-// Blocks of V vectors while they fit into the columns left, then of half as many.
+// Blocks of V vectors, at least 2, while they fit into the columns left, then of half as many.
 template <class T, int R, int V, int S>
 GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T* waiting, Index waiting_row) {
   for (g.cols = V * lanes<T>; left >= g.cols; left -= g.cols) {
@@ -70,23 +72,28 @@ GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T*
     move_right(g, g.cols);
     waiting += g.cols;
   }
-  if constexpr (V > 1) {
+  if constexpr (V > 2) {
     strip_blocks<T, R, V / 2, S>(g, left, p, steps, waiting, waiting_row);
+  } else if (left > lanes<T>) {
+    g.cols = left;
+    strip_block<T, R, 2, S, false>(g, p, steps, waiting, waiting_row);
   } else if (left > 0) {
     g.cols = left;
-    strip_block<T, R, 1, S, false>(g, p, steps, waiting, waiting_row);
+    left == lanes<T> ? strip_block<T, R, 1, S, true>(g, p, steps, waiting, waiting_row)
+                     : strip_block<T, R, 1, S, false>(g, p, steps, waiting, waiting_row);
   }
 }
 
 // One row waits for memory whatever it does, and reads B four whole rows at a time, as prefetchers follow
-// them. So do three rows and more where B does not stay in L2: 8 x 4096 x 1024 takes 0.86 ms and not 1.2.
-// Otherwise accumulators stay in registers to the end: 2 x 256 x 784 takes 11 us, eight rows of B at a
-// time 19.
+// them, unless its sums fit into registers. So do three rows and more where B does not stay in L2: 8 x 4096 x
+// 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to the end: 2 x 256 x 784 takes 11
+// us, eight rows of B at a time 19.
 template <class T, int R>
 static void strip(const TileArgs<T>& g) {
   constexpr Index width = 8192 / sizeof(T) / R / 64 * 64;
   const bool far = R == 1 || (R > 2 && g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T)));
-  const Index pass = R == 1 ? 4 : far ? 16 : g.depth, block = far ? width : g.cols;
+  const bool waits = far && g.cols > strip_vectors<R> * lanes<T>;
+  const Index pass = !waits ? g.depth : R == 1 ? 4 : 16, block = far ? width : g.cols;
   T waiting[R * width];
   TileArgs<T> rest = g;
   for (Index left = g.cols; left > 0; left -= block) {
@@ -191,6 +198,73 @@ static void dots(const DotArgs<T>& g) {
     });
 }
 
+// ---- narrow: many rows of A times a B of a vector or two a row ----
+
+template <class T, int R, int V>
+GM_INLINE void multiply_narrow(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
+  const Index a_row = g.a_row;
+  const T *a = g.a, *b = g.b;
+  for (Index p = 0; p < g.depth; ++p, b += g.b_step)
+    multiply_step<T, R, V>(acc, b, [&](int i) { return a[i * a_row + p]; });
+}
+
+template <class T>
+GM_INLINE void move_down(TileArgs<T>& g, Index rows) {
+  g.a += rows * g.a_row;
+  g.c += rows * g.c_row;
+}
+
+// Rows that end where a vector does, or behind which the next begins and is still to be written: all vectors
+// whole. 200 rows of 10 by a depth of 2 take 0.4 us so, 1.0 with the ends of rows stored apart. The bias
+// waits in registers; -0 is none.
+template <class T, int R, int V>
+GM_INLINE void narrow_rows(const TileArgs<T>& g, const Vec<T> (&bias)[V]) {
+  Vec<T> acc[R][V] = {};
+  multiply_narrow<T, R, V>(g, acc);
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v)
+      store(g.c + i * g.c_row + v * lanes<T>, activate_in_register<T>(acc[i][v] + bias[v], g.act, g.slope));
+}
+
+template <class T, int V, bool full>
+GM_INLINE void narrow_row(const TileArgs<T>& g) {
+  Vec<T> acc[1][V] = {};
+  multiply_narrow<T, 1, V>(g, acc);
+  finish_tile<T, 1, V, full>(g, acc);
+}
+
+template <class T, int V>
+static void narrow(const TileArgs<T>& whole, Index rows) {
+  constexpr int R = 4;  // 4 x V chains; SSE and AVX2 have no registers for more
+  const Index beyond = V * lanes<T> - whole.cols;
+  TileArgs<T> g = whole;
+  if (g.alpha == T(1) && g.beta == T(0) && (beyond == 0 || g.c_row == g.cols)) {
+    Vec<T> bias[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      const Index left = g.cols - v * lanes<T>;
+      bias[v] = !g.bias           ? splat(T(-0.0))
+                : left < lanes<T> ? load_first(g.bias + v * lanes<T>, left)
+                                  : load(g.bias + v * lanes<T>);
+    }
+    const Index exact = (beyond + g.cols - 1) / g.cols;  // rows at the end that would write beyond it
+    for (; rows >= exact + R; rows -= R) {
+      narrow_rows<T, R, V>(g, bias);
+      move_down(g, R);
+    }
+    for (; rows > exact; --rows) {
+      narrow_rows<T, 1, V>(g, bias);
+      move_down(g, 1);
+    }
+  }
+  for (; rows > 0; --rows) {
+    beyond == 0 ? narrow_row<T, V, true>(g) : narrow_row<T, V, false>(g);
+    move_down(g, 1);
+  }
+}
+
 // ---- table ----
 
 template <class T, int R>
@@ -212,6 +286,8 @@ constexpr SkinnyKernels<T> skinny_kernels() {
   table.dots_size = GEMMULE_REGISTERS / 2;
   fill_strips<T, GEMMULE_STRIP_ROWS>(table);
   fill_dots<T, 0, 1>(table);
+  table.narrow[0] = narrow<T, 1>;
+  table.narrow[1] = narrow<T, 2>;
   return table;
 }
 

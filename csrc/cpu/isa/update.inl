@@ -47,16 +47,17 @@ static double update_with(Formula, const UpdateArgs& args, Index count, T* weigh
     for (int k = 0; k < Formula::slots; ++k) s[k] = span.load(slot[k] + i);
     if constexpr (wears) g = dressed_gradient<Math<T>>(dress, w, g);
     Formula::step(scalars, w, g, s);
-    magnitude.see(w);
+    // Lanes beyond the end are 0 / 0 where eps is 0.
+    magnitude.see(span.keep(w, Vec<T>{}));
     span.store(weight + i, w);
     for (int k = 0; k < Formula::slots; ++k) {
-      magnitude.see(s[k]);
+      magnitude.see(span.keep(s[k], Vec<T>{}));
       span.store(slot[k] + i, s[k]);
     }
     if constexpr (wears)
       if (average) {
         const Vec<T> mean = old * span.load(average + i) + fresh * w;
-        magnitude.see(mean);
+        magnitude.see(span.keep(mean, Vec<T>{}));
         span.store(average + i, mean);
       }
   });
