@@ -1,6 +1,6 @@
 """Fixtures that all tests share: ISAs forced in turn, thread counts, the data beside the repository."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +57,19 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     gm.set_num_threads(count)
     yield count
     gm.set_num_threads(None)
+
+
+@pytest.fixture
+def set_copying() -> Iterator[Callable[[bool], None]]:
+    """Whether `fit` trains a working copy or the parameters where they lie; restored after the test."""
+    yield _core.set_copying
+    _core.set_copying(None)
+
+
+@pytest.fixture
+def copying(set_copying: Callable[[bool], None]) -> None:
+    """A working copy of even the small networks of tests, where the batch has 16 rows or more."""
+    set_copying(True)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Each optimizer and each thing it may wear against the formula, and what holds for all of them: the same
 bits for any number of threads, runs in parts, steps that commit whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from optimizers import CASES, EXTRAS
 import gemmule as gm
 
 STEPS = 50
+
+pytestmark = pytest.mark.usefixtures("copying")
 
 
 def follow(
@@ -152,12 +154,6 @@ def test_a_run_in_parts_has_the_bits_of_the_whole(name: str, batch_size: int) ->
             shuffle=False,
         )
     assert weights(whole) == weights(parts)
-
-
-@pytest.fixture
-def set_copying() -> Iterator[Callable[[bool], None]]:
-    yield gm._core.set_copying
-    gm._core.set_copying(True)
 
 
 @pytest.mark.parametrize("name", EVERY)

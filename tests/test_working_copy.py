@@ -1,13 +1,16 @@
-"""With batches of 16 or more, `fit` trains a copy of the parameters in which weights lie in panels, and
-updates ride on the gradients' products. It must do what training the parameters where they lie does."""
+"""With batches of 16 or more and more than a few parameters, `fit` trains a copy of them in which weights lie
+in panels, and updates ride on the gradients' products. It must do what training the parameters where they lie
+does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from helpers import Array, gradients, weights
 
 import gemmule as gm
+
+pytestmark = pytest.mark.usefixtures("copying")
 
 OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
     lambda: gm.SGD(0.01, weight_decay=1e-3),
@@ -56,12 +59,6 @@ def test_a_long_run_equals_short_ones(
             short.fit(x[rows], y[rows], loss="mse", optimizer=kept, epochs=1, batch_size=batch, shuffle=False)
     assert weights(long) == weights(short)
     assert gradients(long) == gradients(short)
-
-
-@pytest.fixture
-def set_copying() -> Iterator[Callable[[bool], None]]:
-    yield gm._core.set_copying
-    gm._core.set_copying(True)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -162,3 +159,25 @@ def test_divergence_leaves_the_step_before_and_the_gradients_of_the_run_before()
     twin.fit(x[:96], y[:96], loss="mse", optimizer=gm.SGD(0.01), epochs=1, batch_size=16, shuffle=False)
     assert weights(net) == weights(twin)
     assert gradients(net) == before
+
+
+@pytest.mark.parametrize(("widths", "batch", "copied"), [([64, 122, 2], 32, False), ([64, 123, 2], 32, True)])
+def test_small_parameters_are_trained_where_they_lie(
+    set_copying: Callable[[bool | None], None],
+    capsys: pytest.CaptureFixture[str],
+    widths: list[int],
+    batch: int,
+    copied: bool,
+) -> None:
+    """Up to 32 KB: 122 x 67 + 2 floats are fewer than 8192, 123 x 67 + 2 more."""
+    set_copying(None)
+    gm.Network.mlp(widths, activation="relu").plan(batch, training=True)
+    assert ("weights in panels" in capsys.readouterr().out) == copied
+
+
+def test_bytes_decide_not_numbers(
+    set_copying: Callable[[bool | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_copying(None)
+    gm.Network.mlp([64, 122, 2], activation="relu", dtype="float64").plan(32, training=True)
+    assert "weights in panels" in capsys.readouterr().out

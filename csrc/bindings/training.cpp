@@ -118,7 +118,7 @@ void bind_training(py::module_& m) {
       .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs; })
       .def_property_readonly("partial", &PyTrainer::epochs)
       .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
-  m.def("set_copying", &set_copying, py::arg("on"));
+  m.def("set_copying", &set_copying, py::arg("on").none(true));
 }
 
 }  // namespace gemmule::bindings

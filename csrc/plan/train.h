@@ -1,6 +1,7 @@
 // The epoch loop: shuffled gather, forward, loss, backward, update, with no Python between batches or epochs.
 #pragma once
 #include <map>
+#include <optional>
 
 #include "plan/crowding.h"
 #include "plan/forward.h"
@@ -74,7 +75,8 @@ class Trainer {
   Crowding crowding_;
 };
 
-// Test hook: false keeps every run on the stored parameters.
-void set_copying(bool on);
+// Test hook: false keeps every run on the stored parameters, true has even small ones copied; else their size
+// decides.
+void set_copying(std::optional<bool> wish);
 
 }  // namespace gemmule

@@ -21,8 +21,9 @@ def supported_isas() -> list[str]:
     """Those this CPU runs, best first."""
 
 def active_isa() -> str: ...
-def set_copying(on: bool) -> None:
-    """Test hook: False trains the parameters where they lie, never a copy in panels."""
+def set_copying(on: bool | None) -> None:
+    """Test hook: False trains the parameters where they lie, never a copy in panels; True copies even small
+    ones; None goes by their size."""
 
 def force_isa(name: str) -> None:
     """Use this ISA from now on. ValueError for an unknown name, DeviceError where the CPU lacks it."""
