@@ -17,7 +17,7 @@ EXACT = {np.float32: np.float64, np.float64: np.longdouble}
 FEW = [1, 2, 4, 8, 12]
 ACROSS = [1, 3, 5, 16, 17, 33, 64, 257]
 EDGES = [(m, n) for m in FEW for n in ACROSS] + [(m, n) for m in ACROSS if m not in FEW for n in FEW]
-DEPTHS = [1, 2, 13, 130, 383, 384, 385, 769, 1025]
+DEPTHS = [1, 2, 13, 128, 130, 383, 384, 385, 769, 1025]
 TRANSPOSES = [(False, False), (False, True), (True, False), (True, True)]
 LAYOUTS = ["C", "F", "every_other", "reversed", "mirrored", "off_by_one", "unaligned"]
 

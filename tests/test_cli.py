@@ -111,6 +111,44 @@ def test_mnist_holds_out_its_test_files(capsys: Capture, tmp_path: Path, shared_
     assert "10000 rows" in scored
 
 
+@pytest.mark.slow
+def test_mnist_reaches_98_3_percent(capsys: Capture, shared_data: Path) -> None:
+    """The recipe of docs/training.md."""
+    recipe = "--hidden 512,256 --dropout 0.25 --schedule one-cycle --lr 0.002 --epochs 6 --batch-size 128"
+    out, _ = run(capsys, "train", "mnist", "--data-dir", str(shared_data / "mnist"), *recipe.split())
+    assert accuracy(out) >= 98.3
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
+def test_schedules_are_those_of_python(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    rates: list[Any] = []
+    adam = gm.Adam
+    monkeypatch.setattr(gm, "Adam", lambda lr: (rates.append(lr), adam(lr))[1])
+    run(capsys, "train", "digits", *SMALL, "--lr", "0.01", "--schedule", schedule)
+    want = {"constant": 0.01, "cosine": gm.schedules.Cosine(0.01), "one-cycle": gm.schedules.OneCycle(0.01)}
+    assert rates == [want[schedule]]
+    refused(capsys, "train", "digits", "--schedule", "sideways", status=2, match="sideways")
+
+
+def test_digits_with_early_stopping_checkpoints_and_a_picture(capsys: Capture, tmp_path: Path) -> None:
+    """All of it in one command; interrupted and resumed it ends with the same model."""
+    pytest.importorskip("matplotlib")
+    whole, parts, checkpoint, picture = (tmp_path / name for name in ("w", "p", "c", "curves.png"))
+    argv = ["train", "digits", "--hidden", "32", "--lr", "0.02", "--early-stopping", "3"]
+    argv += ["--plot", str(picture), "--checkpoint", str(checkpoint), "--epochs"]
+    out, _ = run(capsys, *argv, "200", "--out", str(whole))
+    stopped = re.search(r"^stopped after epoch (\d+); the weights are those of epoch (\d+)$", out, re.M)
+    assert stopped and int(stopped[1]) == int(stopped[2]) + 3 < 200
+    assert accuracy(out) > 95
+    assert picture.read_bytes()[:4] == b"\x89PNG" and checkpoint.stat().st_size > 0
+    run(capsys, *argv, "2", "--out", str(parts))
+    resumed, _ = run(capsys, *argv, "200", "--resume", str(checkpoint), "--out", str(parts))
+    assert stopped[0] in resumed
+    assert whole.read_bytes() == parts.read_bytes()
+
+
 def write_points(path: Path) -> tuple[Array, Array]:
     """Three named clouds of points, far from mean 0 and deviation 1."""
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import argparse
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from .callbacks import Checkpoint, EarlyStopping
 
 LOSSES = ("cross_entropy", "mse", "half_mse", "mae")
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.05}
+SCHEDULES: dict[str, Callable[[float], float | gm.schedules.Schedule]] = {
+    "constant": lambda rate: rate,
+    "cosine": gm.schedules.Cosine,
+    "one-cycle": gm.schedules.OneCycle,
+}
 _MOMENTUM = 0.9  # of sgd
 _HELD_OUT = 0.2
 _MANY_ROWS = 10_000  # from here on 5 epochs of larger batches do what 30 of small ones do below
@@ -161,7 +166,7 @@ def _network(args: argparse.Namespace, preparation: Preparation, training: tuple
 
 
 def _optimizer(args: argparse.Namespace) -> gm.optim.Optimizer:
-    rate = args.lr or LEARNING_RATES[args.optimizer]
+    rate = SCHEDULES[args.schedule](args.lr or LEARNING_RATES[args.optimizer])
     if args.optimizer == "sgd":
         return gm.SGD(rate, momentum=_MOMENTUM)
     return gm.AdamW(rate) if args.optimizer == "adamw" else gm.Adam(rate)

@@ -56,6 +56,8 @@ examples:
   gemmule train digits
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
+  gemmule train mnist --data-dir DIR --hidden 512,256 --dropout 0.25 --schedule one-cycle --lr 0.002 \\
+    --epochs 6 --batch-size 128
   gemmule train table.npz --loss mse --optimizer sgd --lr 0.01
   gemmule train iris.csv --target species --early-stopping --out iris.safetensors"""
 
@@ -154,6 +156,11 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     rates = ", ".join(f"{rate:g} for {name}" for name, rate in sorted(_command_train.LEARNING_RATES.items()))
     training.add_argument("--lr", type=positive, metavar="RATE", help=f"learning rate (default: {rates})")
+    training.add_argument(
+        "--schedule", choices=_command_train.SCHEDULES, default="constant",
+        help="how the rate goes from there over the whole training: cosine falls to 0, one-cycle rises from "
+        "a 25th of it and falls (default: constant)",
+    )  # fmt: skip
     training.add_argument(
         "--epochs", type=count, metavar="N",
         help="default: 30, more below 1,000 training rows; 5 from 10,000 rows on",
