@@ -229,18 +229,21 @@ class Trainer::Loop {
   }
 
   // This member's samples of the batch, copied side by side, or their addresses where the products take them
-  // from a list.
+  // from a list. Those that follow one another in the data set too, as all of an unshuffled batch, go at
+  // once: one by one, 200 samples of 2-10-1 took a fifth of its step.
   void gather(const Team& team, Index at, Index rows) {
     const Span part = team.share(rows);
-    for (Index i = part.begin; i < part.end; ++i) {
-      const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
-      const std::byte* sample = call_.x + row * c_.x_bytes;
+    const std::int64_t* order = order_.data() + at;
+    for (Index i = part.begin, run = 1; i < part.end; i += run) {
+      const std::int64_t row = order[i];
+      for (run = 1; i + run < part.end && order[i + run] == row + run;) ++run;
+      const std::byte* first = call_.x + row * c_.x_bytes;
       if (c_.listed)
-        listed_[static_cast<std::size_t>(i)] = sample;
+        for (Index k = 0; k < run; ++k) listed_[static_cast<std::size_t>(i + k)] = first + k * c_.x_bytes;
       else
-        std::memcpy(x_.data() + i * c_.x_bytes, sample, static_cast<std::size_t>(c_.x_bytes));
+        std::memcpy(x_.data() + i * c_.x_bytes, first, static_cast<std::size_t>(run * c_.x_bytes));
       std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,
-                  static_cast<std::size_t>(c_.y_bytes));
+                  static_cast<std::size_t>(run * c_.y_bytes));
     }
   }
 

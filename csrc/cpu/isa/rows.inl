@@ -55,20 +55,36 @@ static void softmax_grad(Index rows, Index cols, const T* dh, const T* h, T* dz)
   }
 }
 
-// `vectors` columns of vectors at once, for as many independent chains. A column's terms are added in the
-// same order wherever it stands.
+// `vectors` columns of vectors at once, for as many independent chains; `last` takes those of the last. A
+// column's terms are added in the same order wherever it stands.
 template <int vectors, class T, class Span>
-GM_INLINE void sum_columns(Index rows, const T* x, Index x_row, T* dst, bool accumulate, Span span) {
+GM_INLINE void sum_columns(Index rows, const T* x, Index x_row, T* dst, bool accumulate, Span last) {
+  const auto load_at = [&](const T* p, int v) __attribute__((always_inline)) {
+    return v + 1 < vectors ? load(p + v * lanes<T>) : last.load(p + v * lanes<T>);
+  };
   Vec<T> total[vectors];
-  for (int v = 0; v < vectors; ++v) total[v] = accumulate ? span.load(dst + v * lanes<T>) : Vec<T>{};
+  for (int v = 0; v < vectors; ++v) total[v] = accumulate ? load_at(dst, v) : Vec<T>{};
   for (Index start = 0; start < rows; start += 384) {
     const Index end = rows - start < 384 ? rows : start + 384;
     Vec<T> sum[vectors] = {};
     for (Index r = start; r < end; ++r)
-      for (int v = 0; v < vectors; ++v) sum[v] += span.load(x + r * x_row + v * lanes<T>);
+      for (int v = 0; v < vectors; ++v) sum[v] += load_at(x + r * x_row, v);
     for (int v = 0; v < vectors; ++v) total[v] += sum[v];
   }
-  for (int v = 0; v < vectors; ++v) span.store(dst + v * lanes<T>, total[v]);
+  for (int v = 0; v + 1 < vectors; ++v) store(dst + v * lanes<T>, total[v]);
+  last.store(dst + (vectors - 1) * lanes<T>, total[vectors - 1]);
+}
+
+// The last columns, of `vectors` vectors at most.
+template <int vectors, class T>
+GM_INLINE void sum_last_columns(Index rows, Index cols, const T* x, Index x_row, T* dst, bool accumulate) {
+  const Index left = cols - (vectors - 1) * lanes<T>;
+  if constexpr (vectors > 1)
+    if (left <= 0) return sum_last_columns<vectors - 1>(rows, cols, x, x_row, dst, accumulate);
+  if (left == lanes<T>)
+    sum_columns<vectors>(rows, x, x_row, dst, accumulate, Whole<T>{});
+  else if (left > 0)
+    sum_columns<vectors>(rows, x, x_row, dst, accumulate, First<T>{left});
 }
 
 template <class T>
@@ -76,9 +92,7 @@ static void sum_rows(Index rows, Index cols, const T* x, Index x_row, T* dst, bo
   constexpr Index wide = 4 * lanes<T>;
   Index j = 0;
   for (; j + wide <= cols; j += wide) sum_columns<4>(rows, x + j, x_row, dst + j, accumulate, Whole<T>{});
-  for_each_vector<T>(cols - j, [&](Index i, auto span) {
-    sum_columns<1>(rows, x + j + i, x_row, dst + j + i, accumulate, span);
-  });
+  sum_last_columns<4>(rows, cols - j, x + j, x_row, dst + j, accumulate);
 }
 
 template <class T, class Formula>
