@@ -79,6 +79,25 @@ def test_steps_with_extras_equal_the_formula(isa: str, name: str, extra: str, dt
         assert_follows(optimizer.average(net), formula.average, name, atol)
 
 
+@pytest.mark.parametrize("rule", [gm.Adam, gm.AdamW, gm.RMSprop, gm.Adagrad])
+def test_without_eps_the_first_step_is_the_rate(isa: str, rule: Callable[..., gm.optim.Optimizer]) -> None:
+    """Every element by the rate, RMSprop's by 1 / sqrt(1 - alpha) of it, ten times. Lanes beyond the end of a
+    vector are 0 / 0, which must neither count nor be written."""
+    net, optimizer = (
+        small("float32"),
+        rule(0.01, eps=0.0, **({"weight_decay": 0.0} if rule is gm.AdamW else {})),
+    )
+    before = net.state_dict()
+    for _, p in net.named_parameters():
+        p.grad[...] = np.random.default_rng(1).choice([-0.5, 3.0], p.shape)
+    optimizer.step(net)
+    rate = 0.1 if rule is gm.RMSprop else 0.01
+    for name, p in net.named_parameters():
+        np.testing.assert_allclose(
+            p, before[name] - rate * np.sign(p.grad), atol=4 * np.finfo(np.float32).eps
+        )
+
+
 def test_a_weight_of_zero_has_no_l1() -> None:
     net = regressor()
     net[0].weight[...] = 0
