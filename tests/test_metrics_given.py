@@ -4,11 +4,12 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array
+from helpers import Array, classifier, fitted, weights
 
 import gemmule as gm
 from gemmule import metrics
@@ -162,6 +163,27 @@ def test_a_metric_that_fails_is_named() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         metrics.measure(metric, LABELS, Z, "cross_entropy")
     assert caught.value.__notes__ == ["in the metric 'broken', of targets (4,) and outputs (4, 3)"]
+
+
+def test_a_metric_that_fails_in_fit_leaves_the_last_complete_step(tmp_path: Path) -> None:
+    """The epoch that it was to measure is trained, but not in the history nor in the checkpoint."""
+    seen: list[int] = []
+
+    def broken(y_true: Array, y_pred: Array) -> float:
+        seen.append(len(y_true))
+        return 1 / (3 - len(seen))
+
+    path = tmp_path / "checkpoint"
+    net, twin, before = classifier(), classifier(), classifier()
+    with pytest.raises(ZeroDivisionError) as caught:
+        fitted([gm.callbacks.Checkpoint(path)], epochs=5, net=net, metrics=[broken], shuffle=False)
+    assert "in the metric 'broken'" in caught.value.__notes__[0]
+    assert net.history is not None and net.history.epochs == 2
+    fitted([], epochs=3, net=twin, shuffle=False)
+    assert weights(net) == weights(twin)
+    fitted([], epochs=2, net=before, shuffle=False)
+    assert weights(gm.load(path)) == weights(before)
+    fitted([], epochs=1, net=net)  # nothing is held
 
 
 @pytest.mark.parametrize("result", [None, "0.5", [1, 2], 1j, {}])
