@@ -16,7 +16,8 @@ void for_type(const py::array& x, const char* op, const Body& body) {
     case DType::f64:
       return body(double{});
     case DType::i64:
-      fail(ErrorKind::dtype, op, " is int64, not float32 or float64");
+    case DType::u8:
+      fail(ErrorKind::dtype, op, " is ", name_of(dtype_of(x, op)), ", not float32 or float64");
   }
 }
 
@@ -65,6 +66,21 @@ void unary(const char* what, const py::array& x, py::array& out, const Kernel& k
     T* to = writable<T>(out);
     in_parallel(x.size(), elementwise * static_cast<double>(x.size()), line,
                 [&](Span s) { kernel(cpu::kernels<T>().element, s.size(), from + s.begin, to + s.begin); });
+  });
+}
+
+void scale_bytes(const py::array& x, double scale, py::array out) {
+  require_array(x, DType::u8, "scale_bytes: x");
+  for_type(out, "scale_bytes: out", [&]<class T>(T) {
+    require_like(out, out, "scale_bytes: out", true);
+    require(shape_of(out) == shape_of(x), ErrorKind::shape, "scale_bytes: out has shape ", shape_of(out),
+            ", not ", shape_of(x));
+    const auto* from = static_cast<const std::uint8_t*>(x.data());
+    T* to = writable<T>(out);
+    in_parallel(x.size(), static_cast<double>(x.size()), line, [&](Span s) {
+      if (s.size() > 0)
+        cpu::kernels<T>().element.scale_bytes(s.size(), from + s.begin, static_cast<T>(scale), to + s.begin);
+    });
   });
 }
 
@@ -228,6 +244,7 @@ void bind_ops(py::module_& m) {
               []<class T>(const cpu::ElementKernels<T>& k, Index n, const T* a, T* b) { k.erf(n, a, b); });
       },
       py::arg("x"), py::arg("out"));
+  m.def("scale_bytes", &scale_bytes, py::arg("x"), py::arg("scale"), py::arg("out"));
   m.def("softmax", &softmax, py::arg("z"), py::arg("out"));
   m.def("softmax_grad", &softmax_grad, py::arg("dh"), py::arg("h"), py::arg("out"));
   m.def("dropout", &dropout, py::arg("x"), py::arg("out"), py::arg("rate"), py::arg("key"), py::arg("step"),

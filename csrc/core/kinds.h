@@ -7,7 +7,7 @@ namespace gemmule {
 
 using Index = std::int64_t;
 
-enum class DType : std::uint8_t { f32, f64, i64 };
+enum class DType : std::uint8_t { f32, f64, i64, u8 };
 
 // Activations are functions of the pre-activation z; `slope` is their one parameter:
 // leaky_relu's slope for z < 0, elu's alpha, sigmoid's beta. The others ignore it.

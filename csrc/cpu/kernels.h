@@ -170,6 +170,8 @@ struct ElementKernels {
   void (*axpby)(Index count, T a, const T* x, T b, T* y);
   // max |x|, infinity where x holds NaN.
   double (*max_abs)(Index count, const T* x);
+  // dst = scale * src, with one rounding.
+  void (*scale_bytes)(Index count, const std::uint8_t* src, T scale, T* dst);
 };
 
 template <class T>

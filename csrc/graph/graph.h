@@ -43,7 +43,7 @@ struct Attrs {
   Loss loss = Loss::mse;
   int callback = -1;
   std::vector<Index> dims;  // of a reshape's result
-  bool accumulate = false;  // add to what `out` holds
+  bool accumulate = false;  // add to what `out` holds, unless a step begins: StepScalars::first
 };
 
 struct ValueInfo {

@@ -2,8 +2,10 @@
 #pragma once
 #include <map>
 
+#include "plan/batches.h"
 #include "plan/crowding.h"
 #include "plan/forward.h"
+#include "plan/gather.h"
 #include "plan/working_copy.h"
 
 namespace gemmule {
@@ -17,13 +19,15 @@ struct Position {
 
 // A data set and how often to walk it.
 struct FitCall {
-  const std::byte* x = nullptr;
-  const std::byte* y = nullptr;
+  Samples samples;
   bool labels = false;
   Index rows = 0;
-  Index epochs = 1;                     // to bring to their end, the one under way included
-  Index most_steps = -1;                // after which the run ends at any rate; -1: no limit
-  Position begin;                       // at > 0: within the first of the epochs
+  Index epochs = 1;       // to bring to their end, the one under way included
+  Index most_steps = -1;  // after which the run ends at any rate; -1: no limit
+  // at > 0: within the first of the epochs. At 0, its sums are those of samples that came before these rows:
+  // an epoch may come in several calls.
+  Position begin;
+  std::span<const Index> sizes;         // rows of each batch; empty: the trainer's batch size
   const std::int64_t* order = nullptr;  // (epochs, rows), or nullptr
   bool shuffle = true;
   StepScalars start;             // step: training steps the network has done before
@@ -38,22 +42,23 @@ struct FitResult {
   Index epochs = 0;           // complete
   std::vector<double> means;  // (loss, metrics...) of each complete epoch, over its samples
   Position position;          // behind the last complete step
-  Index batch = 0;            // of the epoch in which it diverged, from 1
+  Index batch = 0;            // of the epoch, or these rows, in which it diverged, from 1
   const char* reason = "";    // what was not finite
 };
 
 class Trainer {
  public:
-  // `keeps_output`: FitCall::outputs may be asked for.
+  // `keeps_output`: FitCall::outputs may be asked for. `per_step`: so many batches make one step, with the
+  // gradient of the mean over all their samples; the last step of an epoch takes what is left.
   Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
-          bool keeps_output);
+          bool keeps_output, Index per_step);
   ~Trainer();
   // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
   void run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result);
   std::string describe();
   const Graph& graph() const { return graph_; }
   ValueId output() const { return output_; }
-  Index batch_size() const { return batch_size_; }
+  Batches batches(const FitCall& call) const { return {call.rows, batch_size_, per_step_, call.sizes}; }
 
  private:
   struct Compiled;
@@ -68,7 +73,7 @@ class Trainer {
   ValueId output_;
   Loss loss_;
   std::vector<Metric> metrics_;
-  Index batch_size_;
+  Index batch_size_, per_step_;
   bool keeps_output_;
   std::map<std::pair<bool, Parameters>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;

@@ -63,7 +63,8 @@ def describe(loop: "Loop", callbacks: Sequence[Callback]) -> dict[str, Any]:
         "loss": f"{settings.loss!r}",
         "optimizer": loop.optimizer_at_start,
         "batch_size": settings.batch_size,
-        "samples": len(loop.data.x),
+        "accumulate": settings.accumulate,
+        "samples": loop.samples,
         "shuffle": "indices" if settings.order is not None else settings.shuffle,
         "precision": settings.precision,
         "history": list(loop.history),
@@ -123,7 +124,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
         )
         outputs = saved.arrays[_OUTPUTS] if loop.outputs is not None and position[0] else None
         lengths = {len(column) for column in columns.values()}
-        begins_well = 0 <= position[0] < len(loop.data.x) and position[0] % loop.settings.batch_size == 0
+        begins_well = loop.begins_update(position[0])
         if not (shapes_agree and len(updates) == len(slots) and lengths == {finished} and begins_well):
             raise ValueError("its parts do not fit together")
         if outputs is not None and (loop.outputs is None or outputs.shape != loop.outputs.shape):

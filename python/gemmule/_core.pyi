@@ -151,6 +151,7 @@ class Trainer:
         metrics: Sequence[str],
         batch_size: int,
         keeps_output: bool = False,
+        per_step: int = 1,
     ) -> None: ...
     def run(
         self,
@@ -170,6 +171,8 @@ class Trainer:
         steps: int | None = None,
         rates: NDArray[np.float64] | None = None,
         outputs: Array | None = None,
+        scale: float = 1.0,
+        sizes: Sequence[int] = (),
     ) -> list[tuple[float, ...]]:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
@@ -180,10 +183,14 @@ class Trainer:
         ns_b, ns_c, ns_steps, ns_eps, match_rms, vector_lr, vector_decay, vector_eps; for every rule l1,
         clip_value, clip_norm, max_norm and ema, which has a slot of its own behind the rule's. updates: steps
         this optimizer has done, Adam's t - 1.
-        begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
+        begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`; at
+        0 its sums are those of the epoch's samples that came before x.
         steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
-        sample, where it stands in x; for a trainer that keeps_output.
+        sample, where it stands in x; for a trainer that keeps_output. scale: of x where it is uint8. sizes: the
+        rows of each batch, where not all but the last have batch_size.
+        A trainer of per_step > 1 makes one step of so many batches, with the gradient of the mean over all
+        their samples.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,
         counting from 1) and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the
         last complete step, and `steps_done` and `epochs_done` say how far this call came; `partial` holds
@@ -284,6 +291,9 @@ def loss(kind: str, pred: Array, target: Array) -> float:
     """Mean over samples. target: as pred, or int64 (rows,) labels for the cross entropies."""
 
 def loss_grad(kind: str, pred: Array, target: Array, out: Array) -> None: ...
+def scale_bytes(x: Array, scale: float, out: Array) -> None:
+    """out = scale x, x uint8, out of a real dtype and x's shape."""
+
 def exp(x: Array, out: Array) -> None:
     """The exponential the kernels use; for tests of its accuracy."""
 

@@ -4,12 +4,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import inference
+from . import _bytes, inference
 from .arrays import Array, Shape
 from .callbacks import Callback, Checkpoint
 from .errors import DivergenceError
@@ -17,6 +17,7 @@ from .history import History
 from .losses import Loss
 from .metrics import Metric, measure
 from .optim import LBFGS, Optimizer
+from .programs import CHUNK
 from .progress import PERIOD, open_display
 from .schedules import Schedule
 
@@ -39,6 +40,7 @@ class Settings(NamedTuple):
     optimizer: Optimizer | LBFGS
     epochs: int
     batch_size: int
+    accumulate: int  # batches to an update
     order: Array | None  # (epochs, N), or None: drawn where `shuffle`, else as the samples lie
     shuffle: bool
     precision: str | None
@@ -56,7 +58,9 @@ class Loop:
         names = ("loss", *(metric.name for metric in settings.metrics))
         self.history = History(names + tuple(f"val_{name}" for name in names if validated))
         self.kind = settings.loss.kind(network.output_activation())
-        self.batches = -(-len(data.x) // settings.batch_size)  # an epoch's
+        self.samples = len(data.x)
+        self._per_update = settings.batch_size * settings.accumulate  # samples
+        self.updates = -(-self.samples // self._per_update)  # an epoch's
         # Behind the last complete step: the epoch under way, see `_core.Trainer.position`, and what the
         # network gave for its samples, where a metric wants them.
         self.position: tuple[int, int, list[float]] = (0, network._step, [])
@@ -68,7 +72,11 @@ class Loop:
     @property
     def steps(self) -> int:
         """Done since the fit began."""
-        return self.history.epochs * self.batches + self.position[0] // self.settings.batch_size
+        return self.history.epochs * self.updates + self.position[0] // self._per_update
+
+    def begins_update(self, at: int) -> bool:
+        """Whether one begins after so many samples of an epoch."""
+        return 0 <= at < self.samples and at % self._per_update == 0
 
     @property
     def over(self) -> bool:
@@ -83,7 +91,13 @@ class Loop:
         # Asked for again each time: a callback may freeze a layer or change a rate.
         compiled = tuple(name for name in _compiled(settings.metrics) if name)
         trainer = network._programs.trainer(
-            network, self.kind, compiled, settings.batch_size, settings.precision, self.outputs is not None
+            network,
+            self.kind,
+            compiled,
+            settings.batch_size,
+            settings.precision,
+            self.outputs is not None,
+            settings.accumulate,
         )
         run = self.optimizer._run(network)
         try:
@@ -102,6 +116,7 @@ class Loop:
                 steps=steps,
                 rates=self._rates(epochs, steps),
                 outputs=self.outputs,
+                scale=_bytes.scale_of(network),
             )
         except BaseException as error:
             failure, rows = error, trainer.partial
@@ -127,9 +142,9 @@ class Loop:
     def _rates(self, epochs: int, steps: int | None) -> Array | None:
         if self._schedule is None:
             return None
-        count = (self.history.epochs + epochs) * self.batches - self.steps
+        count = (self.history.epochs + epochs) * self.updates - self.steps
         count = count if steps is None else min(count, steps)
-        return self._schedule.rates(self.steps, count, self.batches, self.settings.epochs * self.batches)
+        return self._schedule.rates(self.steps, count, self.updates, self.settings.epochs * self.updates)
 
     def _peak(self) -> float:
         """The schedule's largest rate of the whole fit: the form of the compiled loop depends on it, and must
@@ -139,7 +154,7 @@ class Loop:
             return math.nan
         if getattr(self, "_peak_of", None) is not schedule:
             self._peak_of = schedule
-            self._highest = schedule.peak(self.batches, self.settings.epochs * self.batches)
+            self._highest = schedule.peak(self.updates, self.settings.epochs * self.updates)
         return self._highest
 
     def _logs(self, row: Sequence[float]) -> dict[str, float]:
@@ -164,8 +179,24 @@ class Loop:
 def scores(network: "Network", kind: str, metrics: Sequence[Metric], data: Data) -> dict[str, float]:
     """Mean loss and metrics of a data set, without dropout."""
     compiled = _compiled(metrics)
-    row = network._programs.evaluator(network, kind, tuple(name for name in compiled if name)).run(*data)
+    evaluator = network._programs.evaluator(network, kind, tuple(name for name in compiled if name))
+    row: Sequence[float]
+    if _bytes.is_bytes(data.x):
+        pieces = _bytes.chunks(data.x, _bytes.scale_of(network), network.dtype, CHUNK)
+        row = weighted((evaluator.run(x, data.y[part]), len(x)) for part, x in pieces)
+    else:
+        row = evaluator.run(*data)
     return _by_name(row, metrics, data.y, lambda: inference.predict(network, data.x), kind)
+
+
+def weighted(rows: Iterable[tuple[Sequence[float], int]]) -> list[float]:
+    """The means of a whole from those of its parts and their numbers of samples."""
+    parts = list(rows)
+    total = sum(count for _, count in parts)
+    return [
+        math.fsum(value * count for value, (_, count) in zip(values, parts, strict=True)) / total
+        for values in zip(*(row for row, _ in parts), strict=True)
+    ]
 
 
 def _described(optimizer: Optimizer) -> dict[str, Any]:

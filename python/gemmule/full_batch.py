@@ -29,7 +29,7 @@ class FullBatchLoop(Loop):
     ) -> None:
         lbfgs, rows = settings.optimizer, len(data.x)
         assert isinstance(lbfgs, LBFGS)
-        if settings.batch_size < rows:
+        if settings.batch_size * settings.accumulate < rows:
             raise ValueError(
                 f"fit: batch_size is {settings.batch_size}; LBFGS takes all {rows} samples, batch_size=None"
             )

@@ -156,6 +156,7 @@ class Network(Layer):
         optimizer: str | Optimizer | LBFGS = "adam",
         epochs: int = 1,
         batch_size: int | None = 32,
+        accumulate: int = 1,
         shuffle: bool | ArrayLike = True,
         validation_split: float = 0.0,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
@@ -164,6 +165,7 @@ class Network(Layer):
         callbacks: Sequence[Callback] = (),
         precision: str | None = None,
         resume: "str | PathLike[str] | None" = None,
+        scale: float | None = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
@@ -207,6 +209,7 @@ class Network(Layer):
             optimizer=optimizer,
             epochs=epochs,
             batch_size=batch_size,
+            accumulate=accumulate,
             shuffle=shuffle,
             validation_split=validation_split,
             validation_data=validation_data,
@@ -215,6 +218,7 @@ class Network(Layer):
             callbacks=callbacks,
             precision=precision,
             resume=resume,
+            scale=scale,
         )
 
     @property

@@ -81,14 +81,17 @@ class Programs:
         batch_size: int,
         precision: str | None,
         keeps_output: bool,
+        accumulate: int,
     ) -> _core.Trainer:
         """The epoch loop."""
 
         def make() -> _core.Trainer:
             builder = Builder(network, training=True, fitting=True, precision=precision)
-            return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size, keeps_output)
+            return _core.Trainer(
+                builder.graph, builder.output, loss, metrics, batch_size, keeps_output, accumulate
+            )
 
-        details = loss, metrics, batch_size, precision, keeps_output
+        details = loss, metrics, batch_size, precision, keeps_output, accumulate
         return self._kept_or_made(network, "trainer", details, make)
 
     def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checkpoint, _core, building, losses, optim
+from . import _bytes, _checkpoint, _core, building, losses, optim
 from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
 from .arrays import Array, any_array, is_table, real_number, shown
@@ -38,6 +38,7 @@ def fit(
     optimizer: str | Optimizer | LBFGS,
     epochs: int,
     batch_size: int | None,
+    accumulate: int,
     shuffle: bool | ArrayLike,
     validation_split: float,
     validation_data: tuple[ArrayLike, ArrayLike] | None,
@@ -46,9 +47,11 @@ def fit(
     callbacks: Sequence[Callback],
     precision: str | None,
     resume: "str | PathLike[str] | None",
+    scale: float | None,
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
+    accumulate = positive_int(accumulate, "fit: accumulate")
     chosen = _chosen_loss(network, loss, "fit")
     measured = resolve_metrics(metrics)
     opt = optim.resolve(optimizer)
@@ -69,6 +72,10 @@ def fit(
 
         preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
     data = _data(network, X, y, chosen, measured, "")
+    if scale is not None:
+        if not _bytes.is_bytes(data.x):
+            raise DTypeError(f"fit: scale is for X of uint8, X has dtype {data.x.dtype}")
+        preprocessing = {**preprocessing, _bytes.KEY: _bytes.checked_scale(scale, "fit: scale")}
     held = None
     if validation_data is not None:
         if validation_split:
@@ -84,7 +91,8 @@ def fit(
     rows = len(data.x)
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
-    settings = Settings(chosen, measured, opt, epochs, batch_size, order, bool(np.any(shuffle)), precision)
+    shuffled = bool(np.any(shuffle))
+    settings = Settings(chosen, measured, opt, epochs, batch_size, accumulate, order, shuffled, precision)
     if isinstance(opt, LBFGS):
         from .full_batch import FullBatchLoop
 
@@ -150,7 +158,7 @@ def _chosen_loss(network: "Network", loss: str | Loss | None, what: str) -> Loss
 def _data(
     network: "Network", X: ArrayLike, y: ArrayLike, loss: Loss, metrics: tuple[Metric, ...], which: str
 ) -> Data:
-    x, single = batch_of(network, X, f"{which}X")
+    x, single = batch_of(network, X, f"{which}X", keep_bytes=True)
     if single:
         raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
