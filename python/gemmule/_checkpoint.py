@@ -46,6 +46,8 @@ def write(path: str, loop: "Loop", callbacks: Sequence[Callback], ended: bool) -
         "at": at,
         "epoch_step": epoch_step,
         "sums": [_exact(value) for value in sums],
+        "steps": loop.steps,
+        "batches": loop.batches_done,
         "updates": [state.steps for state in run.states],
         "history": {name: [_exact(value) for value in values] for name, values in loop.history.items()},
         "seconds": loop.history.seconds,
@@ -111,7 +113,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
     training = saved.training
     try:
         position = (int(training["at"]), int(training["epoch_step"]), _floats(training["sums"]))
-        finished = int(training["epochs"])
+        finished, done = int(training["epochs"]), (int(training["steps"]), int(training["batches"]))
         columns = {name: _floats(training["history"][name]) for name in loop.history}
         updates = [int(count) for count in training["updates"]]
         slots = [saved.arrays[f"{_SLOTS}{i}"] for i in range(len(run.states))]
@@ -140,7 +142,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
         state.slots[...] = array
         state.steps = count
     network._key, network._step = key, step
-    loop.position = position
+    loop.resumed(position, *done)
     if outputs is not None and loop.outputs is not None:
         loop.outputs[...] = outputs
     loop.history._restore(columns, seconds)

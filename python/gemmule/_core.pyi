@@ -183,12 +183,12 @@ class Trainer:
         ns_b, ns_c, ns_steps, ns_eps, match_rms, vector_lr, vector_decay, vector_eps; for every rule l1,
         clip_value, clip_norm, max_norm and ema, which has a slot of its own behind the rule's. updates: steps
         this optimizer has done, Adam's t - 1.
-        begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`; at
-        0 its sums are those of the epoch's samples that came before x.
+        begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
+        At 0 its sums are those of the epoch's samples that came before x.
         steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
-        sample, where it stands in x; for a trainer that keeps_output. scale: of x where it is uint8. sizes: the
-        rows of each batch, where not all but the last have batch_size.
+        sample, where it stands in x; for a trainer that keeps_output. scale: of x where it is uint8.
+        sizes: the rows of each batch, where not all but the last have batch_size.
         A trainer of per_step > 1 makes one step of so many batches, with the gradient of the mean over all
         their samples.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _bytes, inference
+from . import _bytes, _core, inference
 from .arrays import Array, Shape
 from .callbacks import Callback, Checkpoint
 from .errors import DivergenceError
@@ -22,6 +22,7 @@ from .progress import PERIOD, open_display
 from .schedules import Schedule
 
 if TYPE_CHECKING:
+    from ._blocks import Source
     from .network import Network
 
 
@@ -54,29 +55,49 @@ class Loop:
         assert isinstance(settings.optimizer, Optimizer)  # LBFGS has a loop of its own
         self.settings = settings
         self.optimizer = settings.optimizer
-        self.data = data
+        self.data = data  # all samples; in a stream those at hand
         names = ("loss", *(metric.name for metric in settings.metrics))
         self.history = History(names + tuple(f"val_{name}" for name in names if validated))
         self.kind = settings.loss.kind(network.output_activation())
-        self.samples = len(data.x)
         self._per_update = settings.batch_size * settings.accumulate  # samples
-        self.updates = -(-self.samples // self._per_update)  # an epoch's
+        self.samples, self.updates = self._lengths()
         # Behind the last complete step: the epoch under way, see `_core.Trainer.position`, and what the
         # network gave for its samples, where a metric wants them.
         self.position: tuple[int, int, list[float]] = (0, network._step, [])
-        self.outputs = None if all(_compiled(settings.metrics)) else _outputs_for(network, len(data.x))
+        self.outputs = self._all_outputs()
         self.optimizer._run(network)  # its checks, before anything is written
         self.optimizer_at_start = _described(self.optimizer)
         self._peak()
+
+    def _lengths(self) -> tuple[int | None, int]:
+        """Samples and updates of an epoch; None and 0 where that is not known."""
+        samples = len(self.data.x)
+        return samples, -(-samples // self._per_update)
+
+    def _all_outputs(self) -> Array | None:
+        """Where the network's outputs of an epoch go, if they are wanted."""
+        if all(compiled_names(self.settings.metrics)):
+            return None
+        shape: Shape = (len(self.data.x), *self.network.output_dims)
+        return np.zeros(shape, self.network.dtype)
 
     @property
     def steps(self) -> int:
         """Done since the fit began."""
         return self.history.epochs * self.updates + self.position[0] // self._per_update
 
+    @property
+    def batches_done(self) -> int:
+        """Of the epoch under way."""
+        return self.position[0] // self.settings.batch_size
+
     def begins_update(self, at: int) -> bool:
         """Whether one begins after so many samples of an epoch."""
-        return 0 <= at < self.samples and at % self._per_update == 0
+        return self.samples is not None and 0 <= at < self.samples and at % self._per_update == 0
+
+    def resumed(self, position: tuple[int, int, list[float]], steps: int, batches: int) -> None:
+        """An earlier run came so far."""
+        self.position = position
 
     @property
     def over(self) -> bool:
@@ -86,42 +107,16 @@ class Loop:
         """Bring `epochs` epochs to their end, or do `steps` steps if that is less, and give the losses of
         each epoch that ended. What is committed is counted, whatever comes; after an exception the finished
         epochs are given first."""
-        network, settings, done = self.network, self.settings, self.history.epochs
-        failure: BaseException | None = None
-        # Asked for again each time: a callback may freeze a layer or change a rate.
-        compiled = tuple(name for name in _compiled(settings.metrics) if name)
-        trainer = network._programs.trainer(
-            network,
-            self.kind,
-            compiled,
-            settings.batch_size,
-            settings.precision,
-            self.outputs is not None,
-            settings.accumulate,
+        order, done = self.settings.order, self.history.epochs
+        trainer, rows, failure = self._advance(
+            epochs,
+            steps,
+            updates=(done + epochs) * self.updates - self.steps,
+            order=None if order is None else order[done : done + epochs],
+            shuffle=self.settings.shuffle and order is None,
+            begin=self.position if self.position[0] else None,
+            outputs=self.outputs,
         )
-        run = self.optimizer._run(network)
-        try:
-            rows = trainer.run(
-                *self.data,
-                epochs=epochs,
-                order=None if settings.order is None else settings.order[done : done + epochs],
-                shuffle=settings.shuffle and settings.order is None,
-                key=network._key,
-                step=network._step,
-                rule=self.optimizer.rule,
-                hyper=run.hyper if self._schedule is None else {**run.hyper, "lr": self._peak()},
-                updates=run.steps,
-                ranges=run.ranges,
-                begin=self.position if self.position[0] else None,
-                steps=steps,
-                rates=self._rates(epochs, steps),
-                outputs=self.outputs,
-                scale=_bytes.scale_of(network),
-            )
-        except BaseException as error:
-            failure, rows = error, trainer.partial
-        network._step += trainer.steps_done
-        run.advance(trainer.steps_done)
         if trainer.steps_done:
             self.position = trainer.position
         for row in rows:
@@ -131,6 +126,47 @@ class Loop:
         if failure is not None:
             raise failure
 
+    def _advance(
+        self, epochs: int, steps: int | None, *, updates: int, outputs: Array | None, **where: Any
+    ) -> tuple[_core.Trainer, list[tuple[float, ...]], BaseException | None]:
+        """One call of the compiled loop on `data`, of at most `updates` updates: the trainer, which knows how
+        far it came, the finished epochs, and what it raised. What is committed is counted."""
+        network, settings = self.network, self.settings
+        failure: BaseException | None = None
+        # Asked for again each time: a callback may freeze a layer or change a rate.
+        compiled = tuple(name for name in compiled_names(settings.metrics) if name)
+        trainer = network._programs.trainer(
+            network,
+            self.kind,
+            compiled,
+            settings.batch_size,
+            settings.precision,
+            outputs is not None,
+            settings.accumulate,
+        )
+        run = self.optimizer._run(network)
+        try:
+            rows = trainer.run(
+                *self.data,
+                epochs=epochs,
+                key=network._key,
+                step=network._step,
+                rule=self.optimizer.rule,
+                hyper=run.hyper if self._schedule is None else {**run.hyper, "lr": self._peak()},
+                updates=run.steps,
+                ranges=run.ranges,
+                steps=steps,
+                rates=self._rates(updates if steps is None else min(updates, steps)),
+                outputs=outputs,
+                scale=_bytes.scale_of(network),
+                **where,
+            )
+        except BaseException as error:
+            failure, rows = error, trainer.partial
+        network._step += trainer.steps_done
+        run.advance(trainer.steps_done)
+        return trainer, rows, failure
+
     def close(self) -> None:
         """The end of the fit."""
 
@@ -139,11 +175,10 @@ class Loop:
         lr = self.optimizer.lr
         return lr if isinstance(lr, Schedule) else None
 
-    def _rates(self, epochs: int, steps: int | None) -> Array | None:
+    def _rates(self, count: int) -> Array | None:
+        """Of the next `count` updates."""
         if self._schedule is None:
             return None
-        count = (self.history.epochs + epochs) * self.updates - self.steps
-        count = count if steps is None else min(count, steps)
         return self._schedule.rates(self.steps, count, self.updates, self.settings.epochs * self.updates)
 
     def _peak(self) -> float:
@@ -159,9 +194,14 @@ class Loop:
 
     def _logs(self, row: Sequence[float]) -> dict[str, float]:
         """An epoch's loss and metrics by name."""
-        return _by_name(row, self.settings.metrics, self.data.y, lambda: self.outputs, self.kind)
 
-    def validate(self, held: Data) -> dict[str, float]:
+        def outputs() -> tuple[Array, Array]:
+            assert self.outputs is not None
+            return self.data.y, self.outputs
+
+        return by_name(row, self.settings.metrics, outputs, self.kind)
+
+    def validate(self, held: "Data | Source") -> dict[str, float]:
         """Losses and metrics of the held-out data, called val_..."""
         figures = scores(self.network, self.kind, self.settings.metrics, held)
         return {f"val_{name}": value for name, value in figures.items()}
@@ -176,9 +216,15 @@ class Loop:
         return DivergenceError(message)
 
 
-def scores(network: "Network", kind: str, metrics: Sequence[Metric], data: Data) -> dict[str, float]:
+def scores(
+    network: "Network", kind: str, metrics: Sequence[Metric], data: "Data | Source"
+) -> dict[str, float]:
     """Mean loss and metrics of a data set, without dropout."""
-    compiled = _compiled(metrics)
+    if not isinstance(data, Data):
+        from . import _stream
+
+        return _stream.scores(network, kind, metrics, data)
+    compiled = compiled_names(metrics)
     evaluator = network._programs.evaluator(network, kind, tuple(name for name in compiled if name))
     row: Sequence[float]
     if _bytes.is_bytes(data.x):
@@ -186,7 +232,7 @@ def scores(network: "Network", kind: str, metrics: Sequence[Metric], data: Data)
         row = weighted((evaluator.run(x, data.y[part]), len(x)) for part, x in pieces)
     else:
         row = evaluator.run(*data)
-    return _by_name(row, metrics, data.y, lambda: inference.predict(network, data.x), kind)
+    return by_name(row, metrics, lambda: (data.y, inference.predict(network, data.x)), kind)
 
 
 def weighted(rows: Iterable[tuple[Sequence[float], int]]) -> list[float]:
@@ -210,37 +256,34 @@ def _described(optimizer: Optimizer) -> dict[str, Any]:
     return described
 
 
-def _compiled(metrics: Sequence[Metric]) -> list[str | None]:
+def compiled_names(metrics: Sequence[Metric]) -> list[str | None]:
     return [metric.compiled for metric in metrics]
 
 
-def _by_name(
-    row: Sequence[float],
-    metrics: Sequence[Metric],
-    y: Array,
-    outputs: Callable[[], Array | None],
-    kind: str,
+def by_name(
+    row: Sequence[float], metrics: Sequence[Metric], outputs: Callable[[], tuple[Array, Array]], kind: str
 ) -> dict[str, float]:
-    """`row`: the loss and the compiled metrics; the others are measured on all outputs at once."""
+    """`row`: the loss and the compiled metrics; the others are measured on all targets and outputs at
+    once."""
     summed = iter(row)
     logs = {"loss": next(summed)}
-    given: Any = None
+    given: tuple[Array, Array] | None = None
     for metric in metrics:
         if metric.compiled:
             logs[metric.name] = next(summed)
             continue
-        given = outputs() if given is None else given
-        logs[metric.name] = measure(metric, y, given, kind)
+        given = given or outputs()
+        logs[metric.name] = measure(metric, *given, kind)
     return logs
 
 
-def _outputs_for(network: "Network", rows: int) -> Array:
-    shape: Shape = (rows, *network.output_dims)
-    return np.zeros(shape, network.dtype)
-
-
 def run(
-    loop: Loop, held: Data | None, show: bool | None, callbacks: Sequence[Callback], *, ended: bool = False
+    loop: Loop,
+    held: "Data | Source | None",
+    show: bool | None,
+    callbacks: Sequence[Callback],
+    *,
+    ended: bool = False,
 ) -> None:
     """Train to the end, coming back to Python as seldom as what is due on the way allows. `ended`: a
     checkpoint says that a callback had ended the training."""

@@ -1,14 +1,15 @@
 """Running a network: predict, forward and backward by hand, trace."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _bytes, _core, building, ops
-from .arrays import Array, Shape, is_table, real_array, shown
+from . import _bytes, _core, _sources, building, ops
+from .arrays import Array, Shape, as_array, is_table, real_array, shown
 from .errors import ShapeError
 from .programs import CHUNK
 
@@ -69,6 +70,8 @@ def batch_of(
 
 def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
+    if _sources.must_stream(X, network._dtype):
+        return _by_blocks(network, X)
     x, single = batch_of(network, X, keep_bytes=True)
     out = np.empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
@@ -78,6 +81,16 @@ def predict(network: "Network", X: ArrayLike) -> Array:
     else:
         predictor.run(x, out)
     return out[0] if single else out
+
+
+def _by_blocks(network: "Network", X: Any) -> Array:
+    """The outputs for what can be sliced, read some rows at a time."""
+    first = predict(network, as_array(X[0:1], "X"))
+    rows = max(1, _sources.BLOCK // (max(1, math.prod(network.built_input_shape)) * first.itemsize))
+    out = np.empty((len(X), *first.shape[1:]), first.dtype)
+    for begin in range(0, len(X), rows):
+        out[begin : begin + rows] = predict(network, as_array(X[begin : begin + rows], "X"))
+    return out
 
 
 def predict_proba(network: "Network", X: ArrayLike) -> Array:

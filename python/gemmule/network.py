@@ -133,8 +133,8 @@ class Network(Layer):
 
     def evaluate(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         metrics: "Sequence[MetricLike] | None" = None,
         loss: str | Loss | None = None,
@@ -149,23 +149,24 @@ class Network(Layer):
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         loss: str | Loss | None = None,
         optimizer: str | Optimizer | LBFGS = "adam",
         epochs: int = 1,
         batch_size: int | None = 32,
         accumulate: int = 1,
-        shuffle: bool | ArrayLike = True,
+        shuffle: bool | str | ArrayLike = True,
         validation_split: float = 0.0,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Any = None,
         metrics: "Sequence[MetricLike]" = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
         precision: str | None = None,
         resume: "str | PathLike[str] | None" = None,
         scale: float | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
@@ -219,6 +220,7 @@ class Network(Layer):
             precision=precision,
             resume=resume,
             scale=scale,
+            steps_per_epoch=steps_per_epoch,
         )
 
     @property

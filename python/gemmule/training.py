@@ -2,13 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _bytes, _checkpoint, _core, building, losses, optim
+from . import _bytes, _checkpoint, _core, _stream, building, losses, optim
+from ._blocks import Source
 from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
 from .arrays import Array, any_array, is_table, real_number, shown
@@ -22,6 +23,7 @@ from .lowering import Builder
 from .metrics import Metric, MetricLike
 from .metrics import resolve as resolve_metrics
 from .optim import LBFGS, Optimizer
+from .programs import CHUNK
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,23 +33,24 @@ if TYPE_CHECKING:
 
 def fit(
     network: "Network",
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any,
     *,
     loss: str | Loss | None,
     optimizer: str | Optimizer | LBFGS,
     epochs: int,
     batch_size: int | None,
     accumulate: int,
-    shuffle: bool | ArrayLike,
+    shuffle: bool | str | ArrayLike,
     validation_split: float,
-    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    validation_data: Any,
     metrics: Sequence[MetricLike],
     progress: bool | None,
     callbacks: Sequence[Callback],
     precision: str | None,
     resume: "str | PathLike[str] | None",
     scale: float | None,
+    steps_per_epoch: int | None,
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
@@ -71,34 +74,48 @@ def fit(
         from . import tables
 
         preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
-    data = _data(network, X, y, chosen, measured, "")
+    source = _stream.for_fit(
+        network,
+        X,
+        y,
+        loss=chosen,
+        metrics=measured,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        validation_split=validation_split,
+    )
+    data: Data | Source = source or _data(network, X, y, chosen, measured, "")
     if scale is not None:
-        if not _bytes.is_bytes(data.x):
-            raise DTypeError(f"fit: scale is for X of uint8, X has dtype {data.x.dtype}")
+        dtype = data.x.dtype if isinstance(data, Data) else data.checks.dtype
+        if dtype != "uint8":
+            raise DTypeError(f"fit: scale is for X of uint8, X has dtype {dtype}")
         preprocessing = {**preprocessing, _bytes.KEY: _bytes.checked_scale(scale, "fit: scale")}
-    held = None
+    held: Data | Source | None = None
     if validation_data is not None:
         if validation_split:
             raise ValueError("fit: give validation_split or validation_data, not both")
-        if not isinstance(validation_data, Sequence) or len(validation_data) != 2:
-            raise TypeError(
-                f"fit: validation_data must be a pair (X, y), not {type(validation_data).__name__}"
-            )
-        held = _data(network, *validation_data, chosen, measured, "validation ")
-    order = _order(shuffle, epochs, len(data.x), bool(validation_split))
-    if validation_split:
-        data, held = _hold_out(network, data, y, validation_split)
-    rows = len(data.x)
-    batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
+        held = _validation(network, validation_data, chosen, measured)
 
-    shuffled = bool(np.any(shuffle))
-    settings = Settings(chosen, measured, opt, epochs, batch_size, accumulate, order, shuffled, precision)
-    if isinstance(opt, LBFGS):
-        from .full_batch import FullBatchLoop
+    settings = Settings(chosen, measured, opt, epochs, 1, accumulate, None, bool(np.any(shuffle)), precision)
+    loop: Loop
+    if isinstance(data, Data):
+        order = _order(shuffle, epochs, len(data.x), bool(validation_split))
+        if validation_split:
+            data, held = _hold_out(network, data, y, validation_split)
+        rows = len(data.x)
+        batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
+        settings = settings._replace(batch_size=batch_size, order=order)
+        if isinstance(opt, LBFGS):
+            from .full_batch import FullBatchLoop
 
-        loop: Loop = FullBatchLoop(network, settings, data, held is not None, callbacks)
+            loop = FullBatchLoop(network, settings, data, held is not None, callbacks)
+        else:
+            loop = Loop(network, settings, data, held is not None)
     else:
-        loop = Loop(network, settings, data, held is not None)
+        settings = settings._replace(batch_size=data.batch_size)
+        loop = _stream.StreamLoop(network, settings, data, held is not None, callbacks)
     if saved is not None:
         _checkpoint.require_same(saved, loop, callbacks)
     with _alone(network), contextlib.closing(loop):
@@ -113,8 +130,8 @@ def fit(
 
 def evaluate(
     network: "Network",
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any,
     *,
     metrics: Sequence[MetricLike] | None,
     loss: str | Loss | None,
@@ -128,7 +145,7 @@ def evaluate(
         from . import tables
 
         X, y = tables.pair_of(network, X, y)
-    data = _data(network, X, y, chosen, measured, "")
+    data = _scored(network, X, y, chosen, measured, "")
     return scores(network, chosen.kind(network.output_activation()), measured, data)
 
 
@@ -187,7 +204,25 @@ def _order(shuffle: bool | ArrayLike, epochs: int, rows: int, split: bool) -> Ar
     return np.ascontiguousarray(order, dtype=np.int64)
 
 
-def _hold_out(network: "Network", data: Data, y: ArrayLike, fraction: float) -> tuple[Data, Data]:
+def _validation(network: "Network", given: Any, loss: Loss, metrics: tuple[Metric, ...]) -> Data | Source:
+    """What `fit` was given as validation_data: (X, y), or batches."""
+    pair = isinstance(given, Sequence)
+    if pair and len(given) != 2:
+        raise TypeError(f"fit: validation_data must be a pair (X, y), not {type(given).__name__}")
+    if not (pair or callable(given) or isinstance(given, Iterable)):
+        raise TypeError(f"fit: validation_data must be a pair (X, y), not {type(given).__name__}")
+    X, y = given if pair else (given, None)
+    return _scored(network, X, y, loss, metrics, "validation ")
+
+
+def _scored(
+    network: "Network", X: Any, y: Any, loss: Loss, metrics: tuple[Metric, ...], which: str
+) -> Data | Source:
+    source = _stream.source_of(network, X, y, loss, metrics, batch_size=CHUNK, which=which)
+    return source or _data(network, X, y, loss, metrics, which)
+
+
+def _hold_out(network: "Network", data: Data, y: Any, fraction: float) -> tuple[Data, Data]:
     """(training, held-out) parts, always the same for a network and a set."""
     from .datasets import stratified_split
 
