@@ -52,9 +52,9 @@ class Batches:
             if not self._shuffle:
                 yield 0, self._parts
                 return
-            order = self._rng.permutation(self._samples)
+            rows = self._rng.permutation(self._samples)
             for begin in range(0, self._samples, self._size):
-                yield begin, [part[order[begin : begin + self._size]] for part in self._parts]
+                yield begin, [part[rows[begin : begin + self._size]] for part in self._parts]
             return
         block, piece = _sources.block_sizes(self._parts[0], self._size)
         begin = 0

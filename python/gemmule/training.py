@@ -206,11 +206,14 @@ def _order(shuffle: bool | ArrayLike, epochs: int, rows: int, split: bool) -> Ar
 
 def _validation(network: "Network", given: Any, loss: Loss, metrics: tuple[Metric, ...]) -> Data | Source:
     """What `fit` was given as validation_data: (X, y), or batches."""
-    pair = isinstance(given, Sequence)
-    if pair and len(given) != 2:
-        raise TypeError(f"fit: validation_data must be a pair (X, y), not {type(given).__name__}")
-    if not (pair or callable(given) or isinstance(given, Iterable)):
-        raise TypeError(f"fit: validation_data must be a pair (X, y), not {type(given).__name__}")
+    pair = isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2
+    batches = callable(given) or (
+        isinstance(given, Iterable) and not isinstance(given, Sequence | np.ndarray)
+    )
+    if not (pair or batches):
+        raise TypeError(
+            f"fit: validation_data must be a pair (X, y), or batches of them, not {type(given).__name__}"
+        )
     X, y = given if pair else (given, None)
     return _scored(network, X, y, loss, metrics, "validation ")
 
