@@ -109,7 +109,7 @@ class StoreSource(Source):
         at = 0
         for begin, end in stretches:
             rows = slice(at, at + end - begin)
-            where = f"fit: {self._which}rows {begin} to {end - 1}: "
+            where = f"{self._which}rows {begin} to {end - 1}: "
             x = self.checks.inputs(_noted(self._X.__getitem__, slice(begin, end), where), where)
             if len(x) != end - begin:
                 raise ShapeError(f"{where}X[{begin}:{end}] has {len(x)} rows")
@@ -121,7 +121,7 @@ class StoreSource(Source):
         if not self._streams_y:
             targets: Array = self._y[begin:end]
             return targets
-        where = f"fit: {self._which}rows {begin} to {end - 1}: "
+        where = f"{self._which}rows {begin} to {end - 1}: "
         return self.checks.targets(_noted(self._y.__getitem__, slice(begin, end), where), end - begin, where)
 
 
@@ -212,29 +212,42 @@ class BatchSource(Source):
         sizes: list[int] = []
         filled = 0
         failure: Exception | None = None
-        while done + len(sizes) != self.batches:
-            where = self._where(epoch, done + len(sizes))
+        offered = False
+        while failure is None and done + len(sizes) != self.batches:
+            number = done + len(sizes)
             try:
-                batch = self._next(iterator, epoch, done + len(sizes))
-                if batch is _END:
-                    if self.batches is not None:
-                        name = "steps_per_epoch" if self._steps else "len(X)"
-                        raise ValueError(f"{where}there is none; {name} is {self.batches}")
-                    break
-                x, y = self._checked(batch, where)
+                batch = self._next(iterator, epoch, number)
+                pair = None if batch is _END else self._checked(batch, self._where(epoch, number))
+                if pair is None and self.batches is not None:
+                    name = "steps_per_epoch" if self._steps else "len(X)"
+                    raise ValueError(f"{self._where(epoch, number)}there is none; {name} is {self.batches}")
             except Exception as error:
-                failure = error
+                failure, pair = error, None
+            if offered and not ring.withdraw():  # it is being trained on
+                at, done = at + filled, done + len(sizes)
+                buffer, sizes, filled = None, [], 0
+            offered = False
+            if pair is None:
                 break
+            x, y = pair
             buffer = buffer or ring.take(lambda: self._buffer(self._room))
             rows = slice(filled, filled + len(x))
             buffer.x[rows], buffer.y[rows] = x, y
             sizes.append(len(x))
             filled += len(x)
-            whole = len(sizes) % self._accumulate == 0
-            if whole and (ring.hungry or filled + self.batch_size * self._accumulate > self._room):
-                yield self._block(buffer, sizes, at, done)
+            if len(sizes) % self._accumulate != 0:
+                continue
+            block = self._block(buffer, sizes, at, done)
+            if filled + self.batch_size * self._accumulate > self._room:
+                yield block
                 at, done = at + filled, done + len(sizes)
                 buffer, sizes, filled = None, [], 0
+            else:
+                ring.offer(block)
+                offered = True
+        if offered and not ring.withdraw():
+            at, done = at + filled, done + len(sizes)
+            buffer, sizes, filled = None, [], 0
         if failure is not None:  # what came before it is trained on, as far as it makes whole updates
             del sizes[len(sizes) // self._accumulate * self._accumulate :]
         if buffer is not None and sizes:
@@ -264,7 +277,7 @@ class BatchSource(Source):
         return x, self.checks.targets(y, len(x), where)
 
     def _where(self, epoch: int, number: int) -> str:
-        return f"fit: {self._which}epoch {epoch + 1}, batch {number + 1}: "
+        return f"{self._which}epoch {epoch + 1}, batch {number + 1}: "
 
 
 def _again(batch: Any, iterator: Iterator[Any]) -> Iterator[Any]:

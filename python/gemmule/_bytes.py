@@ -45,9 +45,13 @@ def to_reals(x: Array, scale: float, dtype: str) -> Array:
 
 
 def chunks(x: Array, scale: float, dtype: str, multiple: int) -> Iterator[tuple[slice, Array]]:
-    """x in pieces of some MB of `dtype`, a multiple of `multiple` rows each, but for the last."""
+    """x in pieces of some MB of `dtype`, of a multiple of `multiple` rows, but for the last; all in the same
+    memory."""
     row = max(1, math.prod(x.shape[1:]) * np.dtype(dtype).itemsize)
     rows = max(1, _CHUNK // row // multiple) * multiple
+    out = np.empty((min(rows, len(x)), *x.shape[1:]), dtype)
     for begin in range(0, len(x), rows):
-        part = slice(begin, begin + rows)
-        yield part, to_reals(x[part], scale, dtype)
+        part = slice(begin, min(begin + rows, len(x)))
+        piece = out[: part.stop - begin]
+        _core.scale_bytes(x[part], scale, piece)
+        yield part, piece

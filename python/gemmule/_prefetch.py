@@ -1,7 +1,8 @@
 """A thread that makes blocks of data while others are trained on."""
 
-import queue
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -45,22 +46,71 @@ class StoppedError(Exception):
 
 
 class Ring:
-    """What the thread knows of the one who waits for it."""
+    """Where the thread and the one who waits for it meet."""
 
     def __init__(self) -> None:
-        self.hungry = False  # somebody waits
-        self.stopped = False
-        self.ready: queue.SimpleQueue[Item | BaseException] = queue.SimpleQueue()
-        self.free: queue.SimpleQueue[Buffer | None] = queue.SimpleQueue()
-        for _ in range(BUFFERS):
-            self.free.put(None)  # not made yet
+        self._changed = threading.Condition()
+        self._ready: deque[Item | BaseException] = deque()
+        self._offered: Block | None = None
+        self._free: deque[Buffer | None] = deque([None] * BUFFERS)  # None: not made yet
+        self._stopped = False
+
+    # By the thread; StoppedError once it is to end.
 
     def take(self, make: Callable[[], Buffer]) -> Buffer:
         """A buffer that nobody reads; waits for one."""
-        buffer = self.free.get()
-        if self.stopped:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free or self._stopped)
+            self._go_on()
+            buffer = self._free.popleft()
+        return buffer or make()
+
+    def put(self, item: Item | BaseException) -> None:
+        """The next item."""
+        with self._changed:
+            self._go_on()
+            self._ready.append(item)
+            self._changed.notify_all()
+
+    def offer(self, block: Block) -> None:
+        """A block that could be longer, for whoever waits already."""
+        with self._changed:
+            self._go_on()
+            self._offered = block
+            self._changed.notify_all()
+
+    def withdraw(self) -> bool:
+        """Take the offer back; False where there is none, or no longer."""
+        with self._changed:
+            there, self._offered = self._offered is not None, None
+            return there
+
+    def _go_on(self) -> None:
+        if self._stopped:
             raise StoppedError
-        return make() if buffer is None else buffer
+
+    # By the other side.
+
+    def get(self) -> Item | BaseException:
+        """The next item; waits for it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._offered is not None)
+            if self._ready:
+                return self._ready.popleft()
+            block, self._offered = self._offered, None
+            assert block is not None
+            return block
+
+    def release(self, buffer: Buffer) -> None:
+        """It has been read."""
+        with self._changed:
+            self._free.append(buffer)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
 
 class Prefetcher:
@@ -76,34 +126,30 @@ class Prefetcher:
 
     def get(self) -> Item:
         """The next item; waits for it. Raises what the making of it raised."""
-        self._ring.hungry = True
-        item = self._ring.ready.get()
-        self._ring.hungry = False
+        item = self._ring.get()
         if isinstance(item, BaseException):
             raise item
         return item
 
     def release(self, block: Block) -> None:
         """The block has been read."""
-        self._ring.free.put(block.buffer)
+        self._ring.release(block.buffer)
 
     def close(self) -> None:
         """Ends the thread, at the latest when its iterator gives the next batch."""
-        self._ring.stopped = True
-        self._ring.free.put(None)
+        self._ring.stop()
         self._thread.join(_PATIENCE)
 
 
 def _run(ring: Ring, items: Callable[[Ring], Iterator[Item]]) -> None:
     iterator: Any = items(ring)
-    try:
-        for item in iterator:
-            if ring.stopped:
-                return
-            ring.ready.put(item)
-    except StoppedError:
-        pass
-    except BaseException as error:
-        ring.ready.put(error)
-    finally:
-        iterator.close()
+    with contextlib.suppress(StoppedError):
+        try:
+            for item in iterator:
+                ring.put(item)
+        except StoppedError:
+            pass
+        except BaseException as error:
+            ring.put(error)
+        finally:
+            iterator.close()

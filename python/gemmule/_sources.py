@@ -3,6 +3,7 @@
 A store is sliceable: `len(store)` rows, `store[i:j]` an array of some. A stream of batches is an iterable of
 (X, y), or a function that returns one."""
 
+import contextlib
 import inspect
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -135,17 +136,14 @@ def pair_of(batch: Any, where: str) -> tuple[Any, Any]:
 class Passes:
     """Iterables of batches, one after the other: of the same object, or what a function returns.
 
-    A function that takes an argument is given the number of the epoch, from 0."""
+    A function that has an argument `epoch` is given the number of the epoch, from 0."""
 
     def __init__(self, given: Any) -> None:
         self._given = given
         self._takes_epoch = False
         if callable(given) and not isinstance(given, Iterable):
-            try:
-                inspect.signature(given).bind(0)
-                self._takes_epoch = True
-            except (TypeError, ValueError):
-                pass
+            with contextlib.suppress(TypeError, ValueError):  # of what has no signature
+                self._takes_epoch = "epoch" in inspect.signature(given).parameters
         elif not isinstance(given, Iterable):
             raise TypeError(
                 f"X is {type(given).__name__}; without y it must be an iterable of batches (X, y), or a "
@@ -162,7 +160,7 @@ class Passes:
         """TypeError where a function does not return an iterable."""
         made = self._given
         if not isinstance(made, Iterable):
-            made = made(epoch) if self._takes_epoch else made()
+            made = made(epoch=epoch) if self._takes_epoch else made()
             if not isinstance(made, Iterable):
                 raise TypeError(f"X returned {type(made).__name__}, not an iterable of batches (X, y)")
         return iter(made)

@@ -21,6 +21,7 @@ from .losses import Loss
 from .metrics import Metric
 from .optim import LBFGS
 from .programs import CHUNK
+from .schedules import Schedule
 
 if TYPE_CHECKING:
     from .network import Network
@@ -120,6 +121,10 @@ class StreamLoop(Loop):
     ) -> None:
         if isinstance(settings.optimizer, LBFGS):
             raise ValueError("fit: LBFGS takes all samples at once, as arrays in memory")
+        if isinstance(settings.optimizer.lr, Schedule) and source.batches is None:
+            raise ValueError(
+                "fit: a schedule needs the length of an epoch: give steps_per_epoch, or batches with a len"
+            )
         self._source = source
         self._reader: Prefetcher | None = None
         self._item: Block | EpochEnd | None = None  # the next: read, and not done yet
@@ -130,10 +135,6 @@ class StreamLoop(Loop):
         self._measures = not all(compiled_names(settings.metrics))
         self._found: list[tuple[Array, Array]] = []  # targets and outputs of the epoch's blocks
         self._outputs_now: Array | None = None  # of the block under way
-        if self._schedule is not None and source.batches is None:
-            raise ValueError(
-                "fit: a schedule needs the length of an epoch: give steps_per_epoch, or batches with a len"
-            )
         within = any(isinstance(callback, Checkpoint) and callback.steps for callback in callbacks)
         if within and self._measures:
             names = [metric.name for metric in settings.metrics if not metric.compiled]

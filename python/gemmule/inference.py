@@ -72,6 +72,10 @@ def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
     if _sources.must_stream(X, network._dtype):
         return _by_blocks(network, X)
+    return _predict(network, X)
+
+
+def _predict(network: "Network", X: ArrayLike) -> Array:
     x, single = batch_of(network, X, keep_bytes=True)
     out = np.empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
@@ -85,11 +89,11 @@ def predict(network: "Network", X: ArrayLike) -> Array:
 
 def _by_blocks(network: "Network", X: Any) -> Array:
     """The outputs for what can be sliced, read some rows at a time."""
-    first = predict(network, as_array(X[0:1], "X"))
+    first = _predict(network, as_array(X[0:1], "X"))
     rows = max(1, _sources.BLOCK // (max(1, math.prod(network.built_input_shape)) * first.itemsize))
     out = np.empty((len(X), *first.shape[1:]), first.dtype)
     for begin in range(0, len(X), rows):
-        out[begin : begin + rows] = predict(network, as_array(X[begin : begin + rows], "X"))
+        out[begin : begin + rows] = _predict(network, as_array(X[begin : begin + rows], "X"))
     return out
 
 
