@@ -230,6 +230,24 @@ def test_models_saved_from_python(capsys: Capture, tmp_path: Path) -> None:
     assert "preprocessing: none stored" in run(capsys, "info", path)[0]
 
 
+def test_models_of_bytes_saved_from_python(capsys: Capture, tmp_path: Path) -> None:
+    """Their scale is applied to bytes, and to nothing else."""
+    X, y = datasets.digits(scale=False)
+    pixels = (X * 15).astype(np.uint8)
+    net = gm.Network.mlp([64, 16, 10], rng=0)
+    net.fit(pixels, y, loss="cross_entropy", epochs=5, scale=1 / 240)
+    path = str(tmp_path / "m.safetensors")
+    net.save(path)
+    expected = 100 * net.evaluate(pixels, y)["accuracy"]
+    for name, inputs in (("bytes", pixels), ("reals", X / 16)):
+        np.savez(tmp_path / f"{name}.npz", X=inputs, y=y)
+        out, _ = run(capsys, "evaluate", path, str(tmp_path / f"{name}.npz"))
+        assert accuracy(out) == pytest.approx(expected, abs=0.006)
+    net.preprocessing["uint8_scale"] = "large"
+    net.save(path)
+    refused(capsys, "evaluate", path, str(tmp_path / "bytes.npz"), status=1, match="uint8_scale")
+
+
 def test_info_describes_the_file(capsys: Capture, model: str) -> None:
     out, _ = run(capsys, "info", model)
     assert f"{Path(model).stat().st_size:,} bytes" in out

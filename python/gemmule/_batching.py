@@ -22,11 +22,12 @@ class Batches:
     def __init__(self, X: Any, y: Any, batch_size: int, shuffle: bool, rng: Any, drop_last: bool) -> None:
         self._parts = [_sliceable(X, "X")] if y is None else [_sliceable(X, "X"), _sliceable(y, "y")]
         self._paired = y is not None
-        self._samples = len(self._parts[0])
+        self._samples = _sources.length(self._parts[0])
         if self._samples == 0:
             raise ShapeError("batches: X holds no samples")
-        if len(self._parts[-1]) != self._samples:
-            raise ShapeError(f"batches: X has {self._samples} samples, y {len(self._parts[-1])}")
+        others = _sources.length(self._parts[-1])
+        if others != self._samples:
+            raise ShapeError(f"batches: X has {self._samples} samples, y {others}")
         self._size = positive_int(batch_size, "batches: batch_size")
         for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
             if not isinstance(flag, bool | np.bool_):

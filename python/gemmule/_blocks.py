@@ -68,13 +68,13 @@ class StoreSource(Source):
         which: str,
     ) -> None:
         self._X, self._y, self._which = X, y, which
-        self.samples = len(X)
+        self.samples = _sources.length(X)
         if self.samples == 0:
             raise ShapeError(f"{which}X holds no samples")
         self.checks = _checks(network, X[0:1], loss, which)
         streams = _sources.is_store(y) or _sources.is_mapped(y)
-        if streams and len(y) != self.samples:
-            raise ShapeError(f"{which}X has {self.samples} samples, {which}y {len(y)}")
+        if streams and _sources.length(y) != self.samples:
+            raise ShapeError(f"{which}X has {self.samples} samples, {which}y {_sources.length(y)}")
         if not streams:
             self._y = self.checks.targets(y, self.samples, which)
         self._streams_y = streams
@@ -208,61 +208,56 @@ class BatchSource(Source):
 
     def _epoch(self, ring: Ring, iterator: Iterator[Any], epoch: int, at: int, done: int) -> Iterator[Item]:
         """The items of an epoch, of which `at` samples in `done` batches are behind."""
-        buffer: Buffer | None = None
-        sizes: list[int] = []
-        filled = 0
+        growing = _Growing(at, done)
         failure: Exception | None = None
         offered = False
-        while failure is None and done + len(sizes) != self.batches:
-            number = done + len(sizes)
-            try:
-                batch = self._next(iterator, epoch, number)
-                pair = None if batch is _END else self._checked(batch, self._where(epoch, number))
-                if pair is None and self.batches is not None:
-                    name = "steps_per_epoch" if self._steps else "len(X)"
-                    raise ValueError(f"{self._where(epoch, number)}there is none; {name} is {self.batches}")
-            except Exception as error:
-                failure, pair = error, None
+        while growing.batches != self.batches:
+            pair, failure = self._read(iterator, epoch, growing.batches)
             if offered and not ring.withdraw():  # it is being trained on
-                at, done = at + filled, done + len(sizes)
-                buffer, sizes, filled = None, [], 0
+                growing.begin_next()
             offered = False
             if pair is None:
                 break
-            x, y = pair
-            buffer = buffer or ring.take(lambda: self._buffer(self._room))
-            rows = slice(filled, filled + len(x))
-            buffer.x[rows], buffer.y[rows] = x, y
-            sizes.append(len(x))
-            filled += len(x)
-            if len(sizes) % self._accumulate != 0:
+            buffer = growing.buffer or ring.take(lambda: self._buffer(self._room))
+            growing.add(buffer, *pair)
+            if len(growing.sizes) % self._accumulate != 0:
                 continue
-            block = self._block(buffer, sizes, at, done)
-            if filled + self.batch_size * self._accumulate > self._room:
-                yield block
-                at, done = at + filled, done + len(sizes)
-                buffer, sizes, filled = None, [], 0
-            else:
-                ring.offer(block)
+            if growing.rows + self.batch_size * self._accumulate <= self._room:
+                ring.offer(growing.block())
                 offered = True
+            else:
+                yield growing.block()
+                growing.begin_next()
         if offered and not ring.withdraw():
-            at, done = at + filled, done + len(sizes)
-            buffer, sizes, filled = None, [], 0
+            growing.begin_next()
         if failure is not None:  # what came before it is trained on, as far as it makes whole updates
-            del sizes[len(sizes) // self._accumulate * self._accumulate :]
-        if buffer is not None and sizes:
-            yield self._block(buffer, sizes, at, done)
+            del growing.sizes[len(growing.sizes) // self._accumulate * self._accumulate :]
+        if growing.sizes:
+            yield growing.block()
         if failure is not None:
             raise failure
-        if at + filled == 0:
+        samples = growing.at + growing.rows
+        if samples == 0:
             raise ValueError(f"{self._where(epoch, 0)}there is none; X gives no more batches")
         if self._steps is None and self.batches is not None and next(iterator, _END) is not _END:
             raise ValueError(f"{self._where(epoch, self.batches)}len(X) is {self.batches}, but it gives more")
-        yield EpochEnd(at + filled)
+        yield EpochEnd(samples)
 
-    def _block(self, buffer: Buffer, sizes: list[int], at: int, done: int) -> Block:
-        rows = sum(sizes)
-        return Block(buffer, buffer.x[:rows], buffer.y[:rows], None, tuple(sizes), at, done, 0)
+    def _read(
+        self, iterator: Iterator[Any], epoch: int, number: int
+    ) -> tuple[tuple[Array, Array] | None, Exception | None]:
+        """The next batch, checked; None at the end, and where it cannot be had with the reason."""
+        where = self._where(epoch, number)
+        try:
+            batch = self._next(iterator, epoch, number)
+            if batch is not _END:
+                return self._checked(batch, where), None
+            if self.batches is not None:
+                name = "steps_per_epoch" if self._steps else "len(X)"
+                raise ValueError(f"{where}there is none; {name} is {self.batches}")
+        except Exception as error:
+            return None, error
+        return None, None
 
     def _next(self, iterator: Iterator[Any], epoch: int, number: int) -> Any:
         return _noted(next, iterator, self._where(epoch, number), _END)
@@ -278,6 +273,38 @@ class BatchSource(Source):
 
     def _where(self, epoch: int, number: int) -> str:
         return f"{self._which}epoch {epoch + 1}, batch {number + 1}: "
+
+
+class _Growing:
+    """A block that grows batch by batch, behind `at` samples in `done` batches of its epoch."""
+
+    def __init__(self, at: int, done: int) -> None:
+        self.at, self._done = at, done
+        self.buffer: Buffer | None = None
+        self.sizes: list[int] = []
+        self.rows = 0
+
+    @property
+    def batches(self) -> int:
+        """Of the epoch, to its end."""
+        return self._done + len(self.sizes)
+
+    def add(self, buffer: Buffer, x: Array, y: Array) -> None:
+        self.buffer, rows = buffer, slice(self.rows, self.rows + len(x))
+        buffer.x[rows], buffer.y[rows] = x, y
+        self.sizes.append(len(x))
+        self.rows = rows.stop
+
+    def block(self) -> Block:
+        assert self.buffer is not None
+        rows = sum(self.sizes)
+        x, y = self.buffer.x[:rows], self.buffer.y[:rows]
+        return Block(self.buffer, x, y, None, tuple(self.sizes), self.at, self._done, 0)
+
+    def begin_next(self) -> None:
+        """Somebody else has it now."""
+        self.at, self._done = self.at + self.rows, self.batches
+        self.buffer, self.sizes, self.rows = None, [], 0
 
 
 def _again(batch: Any, iterator: Iterator[Any]) -> Iterator[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 import gemmule as gm
 
-from . import plot
+from . import _bytes, plot
 from ._arguments import UsageError as UsageError
 from ._columns import Array, Columns
 from ._command_data import Table, load_table, split_rows
@@ -226,6 +226,11 @@ def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Prep
     table = read_table(args, options, preparation or Preparation.neutral(None, n_out))
     for note in table.notes:
         print(f"gemmule: {note}", file=sys.stderr)
+    if preparation is not None and _bytes.KEY in net.preprocessing and _bytes.is_bytes(table.X):
+        try:
+            preparation = replace(preparation, scale=[1 / _bytes.scale_of(net)])
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{args.model}: {error}") from error
     return net, preparation or Preparation.neutral(table.full_scale, n_out), table
 
 

@@ -24,10 +24,17 @@ def is_store(value: Any) -> bool:
     if isinstance(value, np.ndarray | list | tuple | str | bytes | Mapping) or is_table(value):
         return False
     kind = type(value)
-    if not (hasattr(kind, "__getitem__") and hasattr(kind, "__len__")) or hasattr(kind, "__dlpack__"):
+    if not hasattr(kind, "__getitem__") or hasattr(kind, "__dlpack__"):
+        return False
+    if not hasattr(kind, "__len__") and not hasattr(value, "shape"):  # Zarr's arrays have a shape alone
         return False
     # HDF5, Zarr and Dask would read all of themselves into an array; others with __array__ are arrays.
     return not hasattr(kind, "__array__") or hasattr(value, "chunks")
+
+
+def length(value: Any) -> int:
+    """The rows of a store or an array."""
+    return len(value) if hasattr(type(value), "__len__") else int(value.shape[0])
 
 
 def is_mapped(value: Any) -> bool:
@@ -92,7 +99,7 @@ def blocks_of(
 def block_sizes(store: Any, update: int, row: int | None = None) -> tuple[int, int]:
     """(rows of a block, rows of a stretch) for samples of `row` bytes, by default as they are stored: whole
     updates of `update` samples, and whole chunks of the file."""
-    samples = len(store)
+    samples = length(store)
     if row is None:
         row = as_array(store[0:1], "rows 0 to 0").nbytes
     block = min(-(-max(1, BLOCK // max(row, 1)) // update), -(-samples // update)) * update

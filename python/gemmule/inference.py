@@ -91,8 +91,8 @@ def _by_blocks(network: "Network", X: Any) -> Array:
     """The outputs for what can be sliced, read some rows at a time."""
     first = _predict(network, as_array(X[0:1], "X"))
     rows = max(1, _sources.BLOCK // (max(1, math.prod(network.built_input_shape)) * first.itemsize))
-    out = np.empty((len(X), *first.shape[1:]), first.dtype)
-    for begin in range(0, len(X), rows):
+    out = np.empty((_sources.length(X), *first.shape[1:]), first.dtype)
+    for begin in range(0, len(out), rows):
         out[begin : begin + rows] = _predict(network, as_array(X[begin : begin + rows], "X"))
     return out
 

@@ -107,8 +107,8 @@ class Network(Layer):
     # -- running ---------------------------------------------------------------------------------------------
 
     def predict(self, X: ArrayLike) -> Array:
-        """The last layer's output (N, ...) for a batch X (N, ...) or one sample. Safe from several threads at
-        once."""
+        """The last layer's output (N, ...) for a batch X (N, ...) or one sample. What can be sliced is read
+        in blocks. Safe from several threads at once."""
         return inference.predict(self, X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -142,7 +142,7 @@ class Network(Layer):
         """{"loss": ..., metric: ...}, means over the samples, without dropout.
 
         metrics: as for `fit`; by default accuracy for a loss of classification. loss: by default the
-        one trained with."""
+        one trained with. X and y may be larger than memory, or X an iterable of batches, as for `fit`."""
         from . import training
 
         return training.evaluate(self, X, y, metrics=metrics, loss=loss)
@@ -176,10 +176,13 @@ class Network(Layer):
         optimizer: sgd, adam, adamw, rmsprop, adagrad, lion, muon, lbfgs (with defaults, starting afresh), or
             an object of `gemmule.optim`, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
+        accumulate: so many batches make one update, with the gradient of the mean over all their samples;
+            the last update of an epoch takes what is left. Batches of b give what batches of accumulate * b
+            give, dropout included, to rounding. (Keras calls it gradient_accumulation_steps.)
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
-            gives the indices of the samples.
+            gives the indices of the samples, "blocks" reads an array in blocks, as below.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
-            for integer classes. validation_data: (X, y) instead.
+            for integer classes. validation_data: (X, y) instead, or batches of them.
         metrics: names (accuracy, top_k, precision, recall, f1, auc, mse, mae, r2), objects of
             `gemmule.metrics`, or functions of (targets, outputs).
         progress: True shows it; None does so on a terminal.
@@ -189,6 +192,20 @@ class Network(Layer):
             and `predict` go by the layers alone.
         resume: the file of a `gemmule.callbacks.Checkpoint`. The fit, given the same arguments as the one
             that wrote it, goes on there, and ends with bitwise the weights of an uninterrupted one.
+        scale: for X of uint8, which is kept as it is: the network sees scale * X, rounded once. From then on
+            it sees that of every uint8 array, in `predict` and `evaluate` too, and a saved network knows it
+            (`preprocessing["uint8_scale"]`); arrays of other types are taken as they are. None: the scale of
+            an earlier fit, else 1.
+        steps_per_epoch: for batches without end, see below.
+
+        X and y may be larger than memory: memory-mapped arrays, which are read where they lie if they are
+        C-contiguous and of the network's type or uint8, or whatever has rows that can be sliced, like HDF5
+        and Zarr. Those are read in blocks of about 32 MB by a thread while the block before is trained on,
+        and shuffled in blocks: a block is made of stretches from 16 places, and its rows are shuffled.
+        Or X is an iterable of batches (X, y), or a function that returns one, given the number of the epoch
+        from 0 if it has an argument `epoch`; y is None then. Each batch is a step, in the order they come;
+        none may have more samples than the first. An epoch is one pass, or steps_per_epoch batches of a pass
+        that goes on over the epochs. The thread that reads them runs ahead. See docs/training.md.
 
         X may be a table: a data frame (pandas, polars), a dict of columns or a structured array; y then is a
         column or the name of one in X. Numbers are taken as they are, column by column. Where X holds text,
