@@ -237,6 +237,16 @@ def test_chunks_of_the_file_are_read_whole() -> None:
     assert begins and all(begin % 60 == 0 for begin in begins)
 
 
+def test_small_mapped_files_are_arrays(tmp_path: Path) -> None:
+    """What a block holds is converted as a whole, and shuffled so."""
+    x, y = data()
+    x, y = x[:100].astype(np.float64), y[:100]
+    nets = [make_net() for _ in range(2)]
+    for net, given in zip(nets, (mapped(tmp_path / "x", x), x), strict=True):
+        fit(net, given, y, validation_split=0.2)
+    assert weights(nets[0]) == weights(nets[1])
+
+
 def test_lists_tensors_and_frames_are_arrays() -> None:
     assert not _sources.is_store([[1.0, 2.0]])
     assert not _sources.is_store(np.ones(3))
@@ -315,8 +325,11 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("writes", [1, 2, 3, 4, 6, 9])
-@pytest.mark.parametrize("kind", ["store", "batches", "endless", "sizes"])
+@pytest.mark.parametrize(
+    ("kind", "writes"),
+    [(kind, n) for kind in ("store", "batches", "sizes") for n in (1, 2, 3, 4, 6, 9)]
+    + [("endless", n) for n in (1, 2)],
+)
 def test_resumed_is_bitwise_uninterrupted(
     kind: str, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,15 +361,10 @@ def test_resumed_is_bitwise_uninterrupted(
         if left == 0:
             raise KilledError
 
-    killed = False
     with monkeypatch.context() as patch:
         patch.setattr(_checkpoint, "write", dying)
-        try:
+        with pytest.raises(KilledError):
             run()
-        except KilledError:
-            killed = True
-    if not killed:
-        pytest.skip("the run has fewer checkpoints")
     resumed = run(resume=tmp_path / "fit")
     assert weights(resumed) == weights(whole)
     assert resumed.history is not None and whole.history is not None
@@ -367,7 +375,6 @@ def test_resumed_is_bitwise_uninterrupted(
 def test_resume_on_other_batches(tmp_path: Path) -> None:
     x, y = data()
     path = tmp_path / "fit"
-    calls = 0
 
     def ending() -> Iterator[tuple[Array, Array]]:
         yield from in_batches(x[:320], y[:320])()
@@ -375,7 +382,6 @@ def test_resume_on_other_batches(tmp_path: Path) -> None:
 
     with pytest.raises(KilledError):
         fit(make_net(), ending, callbacks=[gm.callbacks.Checkpoint(path, steps=4)])
-    assert calls == 0
     net = make_net()
     with pytest.raises(ValueError, match=r"batch \d+: \d+ samples come before it, \d+ did"):
         fit(
@@ -384,5 +390,8 @@ def test_resume_on_other_batches(tmp_path: Path) -> None:
             callbacks=[gm.callbacks.Checkpoint(path, steps=4)],
             resume=path,
         )
+    net = make_net()
+    before = weights(net)
     with pytest.raises(ValueError, match="resume needs batches that can be had again"):
         fit(net, in_batches(x, y)(), callbacks=[gm.callbacks.Checkpoint(path, steps=4)], resume=path)
+    assert weights(net) == before

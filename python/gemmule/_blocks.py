@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -110,7 +111,7 @@ class StoreSource(Source):
         for begin, end in stretches:
             rows = slice(at, at + end - begin)
             where = f"{self._which}rows {begin} to {end - 1}: "
-            x = self.checks.inputs(_noted(self._X.__getitem__, slice(begin, end), where), where)
+            x = self.checks.inputs(_noted(operator.getitem, self._X, where, slice(begin, end)), where)
             if len(x) != end - begin:
                 raise ShapeError(f"{where}X[{begin}:{end}] has {len(x)} rows")
             buffer.x[rows] = x
@@ -122,7 +123,9 @@ class StoreSource(Source):
             targets: Array = self._y[begin:end]
             return targets
         where = f"{self._which}rows {begin} to {end - 1}: "
-        return self.checks.targets(_noted(self._y.__getitem__, slice(begin, end), where), end - begin, where)
+        return self.checks.targets(
+            _noted(operator.getitem, self._y, where, slice(begin, end)), end - begin, where
+        )
 
 
 class BatchSource(Source):

@@ -151,6 +151,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
 
 def require_same(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> None:
     """ValueError where network, data or settings are others than those the checkpoint was written with."""
+    loop.require_resumable()
     ours = json.loads(io.contents(loop.network)[1]["network"])
     for part in ("layers", "dtype", "input_shape", "trainable"):
         if saved.network.get(part) != ours[part]:

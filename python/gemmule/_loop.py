@@ -95,6 +95,9 @@ class Loop:
         """Whether one begins after so many samples of an epoch."""
         return self.samples is not None and 0 <= at < self.samples and at % self._per_update == 0
 
+    def require_resumable(self) -> None:
+        """ValueError where no checkpoint can be gone on from."""
+
     def resumed(self, position: tuple[int, int, list[float]], steps: int, batches: int) -> None:
         """An earlier run came so far."""
         self.position = position

@@ -29,7 +29,7 @@ def is_store(value: Any) -> bool:
     if not hasattr(kind, "__len__") and not hasattr(value, "shape"):  # Zarr's arrays have a shape alone
         return False
     # HDF5, Zarr and Dask would read all of themselves into an array; others with __array__ are arrays.
-    return not hasattr(kind, "__array__") or hasattr(value, "chunks")
+    return not hasattr(kind, "__array__") or (hasattr(value, "chunks") and hasattr(value, "shape"))
 
 
 def length(value: Any) -> int:
@@ -50,9 +50,8 @@ def must_stream(value: Any, dtype: str) -> bool:
     """Whether to take it whole would copy what may be larger than memory."""
     if not is_mapped(value):
         return is_store(value)
-    return not (
-        value.dtype in (np.dtype(dtype), np.uint8) and value.flags.c_contiguous and value.flags.aligned
-    )
+    in_place = value.dtype in (np.dtype(dtype), np.uint8) and value.flags.c_contiguous and value.flags.aligned
+    return not in_place and value.size * np.dtype(dtype).itemsize > BLOCK
 
 
 class Order(NamedTuple):

@@ -161,11 +161,13 @@ class StreamLoop(Loop):
     def begins_update(self, at: int) -> bool:
         return super().begins_update(at) if self.samples is not None else at >= 0
 
-    def resumed(self, position: tuple[int, int, list[float]], steps: int, batches: int) -> None:
+    def require_resumable(self) -> None:
         if self._source.once:
             raise ValueError(
                 "fit: resume needs batches that can be had again; give a function that begins anew"
             )
+
+    def resumed(self, position: tuple[int, int, list[float]], steps: int, batches: int) -> None:
         super().resumed(position, steps, batches)
         self._steps_done, self._batches_done = steps, batches
 
