@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from .arrays import Array
 
 BUFFERS = 2  # one is trained on, one is filled
+_WAIT = 0.05
 _PATIENCE = 0.1  # seconds that closing waits: an iterator that blocks must not hold up Ctrl-C
 
 
@@ -94,7 +95,9 @@ class Ring:
     def get(self) -> Item | BaseException:
         """The next item; waits for it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._offered is not None)
+            # In short waits: a signal that comes just before one does not end it.
+            while not self._changed.wait_for(lambda: self._ready or self._offered is not None, _WAIT):
+                pass
             if self._ready:
                 return self._ready.popleft()
             block, self._offered = self._offered, None
