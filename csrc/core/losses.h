@@ -12,8 +12,8 @@ template <class M>
 struct SquaredError {
   using V = typename M::V;
   using T = typename M::T;
-  GM_INLINE V value(V p, V t) { return (p - t) * (p - t); }
-  GM_INLINE V grad(V p, V t) { return T(2) * (p - t); }
+  GM_INLINE V value(V p, V t, V) { return (p - t) * (p - t); }
+  GM_INLINE V grad(V p, V t, V) { return T(2) * (p - t); }
 };
 
 // (p - t)^2 / 2
@@ -21,16 +21,16 @@ template <class M>
 struct HalfSquaredError {
   using V = typename M::V;
   using T = typename M::T;
-  GM_INLINE V value(V p, V t) { return T(0.5) * (p - t) * (p - t); }
-  GM_INLINE V grad(V p, V t) { return p - t; }
+  GM_INLINE V value(V p, V t, V) { return T(0.5) * (p - t) * (p - t); }
+  GM_INLINE V grad(V p, V t, V) { return p - t; }
 };
 
 // |p - t|, derivative 0 at p = t
 template <class M>
 struct AbsoluteError {
   using V = typename M::V;
-  GM_INLINE V value(V p, V t) { return M::abs(p - t); }
-  GM_INLINE V grad(V p, V t) {
+  GM_INLINE V value(V p, V t, V) { return M::abs(p - t); }
+  GM_INLINE V grad(V p, V t, V) {
     const V d = p - t;  // the innermost d is 0 or NaN
     return M::select(d > M::splat(0), M::splat(1), M::select(d < M::splat(0), M::splat(-1), d));
   }
@@ -47,10 +47,10 @@ template <class M>
 struct BinaryCrossEntropy {
   using V = typename M::V;
   using T = typename M::T;
-  GM_INLINE V value(V p, V t) {
+  GM_INLINE V value(V p, V t, V) {
     return (t - T(1)) * clamped_log<M>(M::log1p(-p)) - t * clamped_log<M>(M::log(p));
   }
-  GM_INLINE V grad(V p, V t) {
+  GM_INLINE V grad(V p, V t, V) {
     const V variance = p * (T(1) - p), least = M::splat(T(1e-12));
     return (p - t) / M::select(variance < least, least, variance);
   }
@@ -60,10 +60,10 @@ struct BinaryCrossEntropy {
 template <class M>
 struct BinaryCrossEntropyLogits {
   using V = typename M::V;
-  GM_INLINE V value(V z, V t) {
+  GM_INLINE V value(V z, V t, V) {
     return M::select(z < M::splat(0), M::splat(0), z) - z * t + M::log1p(M::exp(-M::abs(z)));
   }
-  GM_INLINE V grad(V z, V t) { return M::sigmoid(z) - t; }
+  GM_INLINE V grad(V z, V t, V) { return M::sigmoid(z) - t; }
 };
 
 // visit(Formula{}) for an elementwise loss; false for those that work on rows.

@@ -41,6 +41,7 @@ struct Attrs {
   double rate = 0;
   std::uint32_t layer = 0;
   Loss loss = Loss::mse;
+  double parameter = 0;  // of the loss
   int callback = -1;
   std::vector<Index> dims;  // of a reshape's result
   bool accumulate = false;  // add to what `out` holds

@@ -61,7 +61,6 @@ class Trainer::Loop {
   Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, const Optimizer& optimizer,
        const WorkingCopy* copy, Poll& poll, FitResult& result)
       : c_(compiled),
-        trainer_(trainer),
         call_(call),
         stepper_(cpu::backend, optimizer),
         copy_(copy),
@@ -73,17 +72,23 @@ class Trainer::Loop {
         y_(checked_mul(batch_, c_.y_bytes)),
         listed_(c_.listed ? static_cast<std::size_t>(batch_) : 0),
         order_(static_cast<std::size_t>(call.rows)),
-        sums_(1 + trainer.metrics_.size()),
+        tally_(trainer.loss_.loss, trainer.metrics_, call.weights.any()),
         scalars_(call.start),
         crowding_(trainer.crowding_) {
     // Python ops open their own teams for the native stretches between them.
     crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
     address(c_.joint.input) = c_.listed ? static_cast<void*>(listed_.data()) : x_.data();
     address(c_.joint.target) = y_.data();
+    if (call.weights.any()) {
+      shares_ = Arena(checked_mul(batch_, size_of(c_.program.graph().type)));
+      address(c_.joint.shares) = shares_.data();
+      loss_weights_.resize(static_cast<std::size_t>(batch_));
+      if (call.weights.metrics) metric_weights_.resize(static_cast<std::size_t>(batch_));
+    }
     output_bytes_ = c_.program.graph().count(c_.joint.output, 1) * size_of(c_.program.graph().type);
     if (call.begin.at > 0) {
       result_.position = call.begin;
-      sums_ = call.begin.sums;
+      tally_.sums = call.begin.sums;
       at_ = call.begin.at;
       find_order(0);
     }
@@ -106,7 +111,7 @@ class Trainer::Loop {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
       // up.
-      result_.means.reserve(result_.means.size() + 1024 * sums_.size());
+      result_.means.reserve(result_.means.size() + 1024 * tally_.means());
       run_team(crowding_.members(), [&](const Team& team) { slice(team); });
     }
   }
@@ -143,14 +148,14 @@ class Trainer::Loop {
     epoch_ = epoch;
     at_ = result_.position.at = at;
     if (at == 0) end_epoch();
-    std::copy(sums_.begin(), sums_.end(), result_.position.sums.begin());
-    const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
+    std::copy(tally_.sums.begin(), tally_.sums.end(), result_.position.sums.begin());
+    const bool full = result_.means.capacity() - result_.means.size() < tally_.means();
     over_ = crowding_.ends_slice(team.sleeps()) || full || complete();
     if (at == 0 && !over_) begin_epoch(epoch);
   }
 
   void begin_epoch(Index epoch) {
-    std::fill(sums_.begin(), sums_.end(), 0.0);
+    std::fill(tally_.sums.begin(), tally_.sums.end(), 0.0);
     result_.position.epoch_step = scalars_.step;
     find_order(epoch);
   }
@@ -165,7 +170,7 @@ class Trainer::Loop {
   }
 
   void end_epoch() {
-    for (double sum : sums_) result_.means.push_back(sum / static_cast<double>(call_.rows));
+    tally_.append_means(call_.rows, result_.means);
     ++result_.epochs;
   }
 
@@ -225,6 +230,24 @@ class Trainer::Loop {
       std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,
                   static_cast<std::size_t>(c_.y_bytes));
     }
+    if (call_.weights.any()) weigh(part, at, rows);
+  }
+
+  // The weights of samples `part` of the batch, and their shares of the batch's weight, which every member
+  // adds up for itself. The shares of a batch that weighs nothing are 0, and so is its gradient.
+  void weigh(Span part, Index at, Index rows) {
+    double total = 0;
+    for (Index i = 0; i < rows; ++i) total += call_.weights.loss[order_[static_cast<std::size_t>(at + i)]];
+    for (Index i = part.begin; i < part.end; ++i) {
+      const std::int64_t row = order_[static_cast<std::size_t>(at + i)];
+      const double weight = call_.weights.loss[row], share = total > 0 ? weight / total : 0;
+      loss_weights_[static_cast<std::size_t>(i)] = weight;
+      if (call_.weights.metrics) metric_weights_[static_cast<std::size_t>(i)] = call_.weights.metrics[row];
+      if (c_.program.graph().type == DType::f64)
+        reinterpret_cast<double*>(shares_.data())[i] = share;
+      else
+        reinterpret_cast<float*>(shares_.data())[i] = static_cast<float>(share);
+    }
   }
 
   // This member's share of the batch's outputs, to where their samples stand in the data set.
@@ -238,15 +261,12 @@ class Trainer::Loop {
 
   // The batch's loss and metrics, in the order of its samples. False where the loss is not finite.
   bool add_up(Index rows) {
-    const double* losses = c_.program.operand(*lease_, c_.joint.loss, rows).as<const double>();
-    double loss = 0;
-    for (Index i = 0; i < rows; ++i) loss += losses[i];
+    const SampleWeights weights{loss_weights_.empty() ? nullptr : loss_weights_.data(),
+                                metric_weights_.empty() ? nullptr : metric_weights_.data()};
+    const double loss = Tally::sum(c_.program.operand(*lease_, c_.joint.loss, rows), weights.loss);
     if (!std::isfinite(loss)) return false;
-    sums_[0] += loss;
-    for (std::size_t m = 0; m < trainer_.metrics_.size(); ++m)
-      sums_[m + 1] +=
-          sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
-                     c_.program.operand(*lease_, c_.joint.target, rows));
+    tally_.add(loss, c_.program.operand(*lease_, c_.joint.output, rows),
+               c_.program.operand(*lease_, c_.joint.target, rows), weights);
     return true;
   }
 
@@ -257,7 +277,6 @@ class Trainer::Loop {
   }
 
   const Compiled& c_;
-  const Trainer& trainer_;
   const FitCall& call_;
   Stepper stepper_;
   const WorkingCopy* copy_;
@@ -269,7 +288,9 @@ class Trainer::Loop {
   const Arena x_, y_;
   std::vector<const std::byte*> listed_;
   std::vector<std::int64_t> order_;
-  std::vector<double> sums_;
+  Tally tally_;
+  Arena shares_;                                       // where samples have weights: of the batch's
+  std::vector<double> loss_weights_, metric_weights_;  // of a batch
   StepScalars scalars_;
   Index output_bytes_ = 0;    // of a sample
   Index epoch_ = 0, at_ = 0;  // where the run stands
@@ -277,7 +298,7 @@ class Trainer::Loop {
   bool over_ = false;
 };
 
-Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
+Trainer::Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
                  bool keeps_output)
     : graph_(std::move(graph)),
       output_(output),
@@ -290,10 +311,10 @@ Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> met
 
 Trainer::~Trainer() = default;
 
-const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
-  const auto [entry, fresh] = programs_.try_emplace({labels, form});
+const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameters form) {
+  const auto [entry, fresh] = programs_.try_emplace({labels, weighted, form});
   if (!fresh) return entry->second.get();
-  LossGraph joint(graph_, output_, loss_, labels);
+  LossGraph joint(graph_, output_, loss_, labels, weighted);
   Graph step = joint.graph;
   std::vector<ValueId> keep{joint.loss};
   if (keeps_output_ || !metrics_.empty()) keep.push_back(joint.output);
@@ -313,7 +334,7 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
 // whole.
 const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
   if (!copying() || batch_size_ < fewest_rows_to_copy || !Stepper::settled(optimizer)) return nullptr;
-  const Compiled* program = compiled(call.labels, Parameters::copied);
+  const Compiled* program = compiled(call.labels, call.weights.any(), Parameters::copied);
   return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
 }
 
@@ -322,10 +343,11 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
   require(call.begin.at >= 0 && call.begin.at < call.rows && call.begin.at % batch_size_ == 0,
           ErrorKind::value, "fit: cannot begin at sample ", call.begin.at, " of ", call.rows,
           " in batches of ", batch_size_);
-  require(call.begin.at == 0 || call.begin.sums.size() == 1 + metrics_.size(), ErrorKind::value,
-          "fit: begin holds ", call.begin.sums.size(), " sums for ", 1 + metrics_.size());
+  const std::size_t sums = Tally(loss_.loss, metrics_, call.weights.any()).size();
+  require(call.begin.at == 0 || call.begin.sums.size() == sums, ErrorKind::value, "fit: begin holds ",
+          call.begin.sums.size(), " sums for ", sums);
   require(!call.outputs || keeps_output_, ErrorKind::value, "fit: this trainer keeps no outputs");
-  result.position = {0, call.start.step, std::vector<double>(1 + metrics_.size(), 0.0)};
+  result.position = {0, call.start.step, std::vector<double>(sums, 0.0)};
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
@@ -336,17 +358,19 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
     on_copy.ranges = copy.ranges();
     Loop(*program, *this, call, on_copy, &copy, poll, result).run();
   } else {
-    Loop(*compiled(call.labels, Parameters::stored), *this, call, optimizer, nullptr, poll, result).run();
+    Loop(*compiled(call.labels, call.weights.any(), Parameters::stored), *this, call, optimizer, nullptr,
+         poll, result)
+        .run();
   }
 }
 
 void set_copying(bool on) { copying() = on; }
 
 std::string Trainer::describe() {
-  const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;
+  const bool labels = loss_.loss == Loss::cross_entropy || loss_.loss == Loss::cross_entropy_probabilities;
   const Compiled* program =
-      batch_size_ < fewest_rows_to_copy ? nullptr : compiled(labels, Parameters::copied);
-  if (!program) program = compiled(labels, Parameters::stored);
+      batch_size_ < fewest_rows_to_copy ? nullptr : compiled(labels, false, Parameters::copied);
+  if (!program) program = compiled(labels, false, Parameters::stored);
   return program->program.describe("training step");
 }
 

@@ -134,10 +134,19 @@ class Evaluator:
     """Mean loss and metrics over a data set. metrics: "accuracy", "mse", "mae"."""
 
     def __init__(
-        self, graph: Graph, output: int, loss: str, metrics: Sequence[str], capacity: int
+        self, graph: Graph, output: int, loss: str, parameter: float, metrics: Sequence[str], capacity: int
     ) -> None: ...
-    def run(self, x: Array, y: Array) -> tuple[float, ...]:
-        """(loss, *metrics). y: int64 (N,) labels for cross entropies and accuracy, else (N, *dims_out)."""
+    def run(
+        self,
+        x: Array,
+        y: Array,
+        weights: NDArray[np.float64] | None = None,
+        metric_weights: NDArray[np.float64] | None = None,
+    ) -> tuple[float, ...]:
+        """(loss, *metrics). y: int64 (N,) labels for losses of classes and accuracy, else (N, *dims_out).
+
+        weights: (N,), of the samples in the mean of the losses; metric_weights: in those of the metrics, 1
+        each where there are none."""
 
 @final
 class Trainer:
@@ -148,6 +157,7 @@ class Trainer:
         graph: Graph,
         output: int,
         loss: str,
+        parameter: float,
         metrics: Sequence[str],
         batch_size: int,
         keeps_output: bool = False,
@@ -170,6 +180,8 @@ class Trainer:
         steps: int | None = None,
         rates: NDArray[np.float64] | None = None,
         outputs: Array | None = None,
+        weights: NDArray[np.float64] | None = None,
+        metric_weights: NDArray[np.float64] | None = None,
     ) -> list[tuple[float, ...]]:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
@@ -183,14 +195,16 @@ class Trainer:
         begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
         steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
-        sample, where it stands in x; for a trainer that keeps_output.
+        sample, where it stands in x; for a trainer that keeps_output. weights, metric_weights: (N,), as of an
+        Evaluator.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,
         counting from 1) and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the
         last complete step, and `steps_done` and `epochs_done` say how far this call came; `partial` holds
         (loss, *metrics) of finished epochs."""
     @property
     def position(self) -> tuple[int, int, list[float]]:
-        """(samples of the epoch under way, step at which it began, its sums of loss and metrics)."""
+        """(samples of the epoch under way, step at which it began, its sums of loss and metrics; with weights
+        those of both behind them)."""
     @property
     def steps_done(self) -> int: ...
     @property
@@ -280,10 +294,10 @@ def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) 
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
 
-def loss(kind: str, pred: Array, target: Array) -> float:
+def loss(kind: str, parameter: float, pred: Array, target: Array) -> float:
     """Mean over samples. target: as pred, or int64 (rows,) labels for the cross entropies."""
 
-def loss_grad(kind: str, pred: Array, target: Array, out: Array) -> None: ...
+def loss_grad(kind: str, parameter: float, pred: Array, target: Array, out: Array) -> None: ...
 def exp(x: Array, out: Array) -> None:
     """The exponential the kernels use; for tests of its accuracy."""
 

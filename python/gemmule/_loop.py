@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import inference
+from ._weights import Weights, given
 from .arrays import Array, Shape
 from .callbacks import Callback, Checkpoint
 from .errors import DivergenceError
@@ -29,6 +30,7 @@ class Data(NamedTuple):
 
     x: Array
     y: Array
+    weights: Weights | None = None
 
 
 class Settings(NamedTuple):
@@ -83,12 +85,18 @@ class Loop:
         # Asked for again each time: a callback may freeze a layer or change a rate.
         compiled = tuple(name for name in _compiled(settings.metrics) if name)
         trainer = network._programs.trainer(
-            network, self.kind, compiled, settings.batch_size, settings.precision, self.outputs is not None
+            network,
+            settings.loss,
+            compiled,
+            settings.batch_size,
+            settings.precision,
+            self.outputs is not None,
         )
         run = self.optimizer._run(network)
         try:
             rows = trainer.run(
-                *self.data,
+                self.data.x,
+                self.data.y,
                 epochs=epochs,
                 order=None if settings.order is None else settings.order[done : done + epochs],
                 shuffle=settings.shuffle and settings.order is None,
@@ -102,6 +110,7 @@ class Loop:
                 steps=steps,
                 rates=self._rates(epochs, steps),
                 outputs=self.outputs,
+                **given(self.data.weights),
             )
         except BaseException as error:
             failure, rows = error, trainer.partial
@@ -144,28 +153,30 @@ class Loop:
 
     def _logs(self, row: Sequence[float]) -> dict[str, float]:
         """An epoch's loss and metrics by name."""
-        return _by_name(row, self.settings.metrics, self.data.y, lambda: self.outputs, self.kind)
+        return _by_name(row, self.settings.metrics, self.data, lambda: self.outputs, self.kind)
 
     def validate(self, held: Data) -> dict[str, float]:
         """Losses and metrics of the held-out data, called val_..."""
-        figures = scores(self.network, self.kind, self.settings.metrics, held)
+        figures = scores(self.network, self.settings.loss, self.settings.metrics, held)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def _explained(self, error: DivergenceError, done: int) -> DivergenceError:
         """The error with its epoch counted from the start of the fit, not of the last call of the loop, and
         with the data named where they are at fault."""
         message = re.sub(r"epoch (\d+)", lambda match: f"epoch {int(match[1]) + done}", str(error), count=1)
-        for name, array in self.data._asdict().items():
+        for name, array in (("x", self.data.x), ("y", self.data.y)):
             if not np.isfinite(array).all():
                 message = f"{message}; {name.replace('x', 'X')} itself holds NaN or infinities"
         return DivergenceError(message)
 
 
-def scores(network: "Network", kind: str, metrics: Sequence[Metric], data: Data) -> dict[str, float]:
+def scores(network: "Network", loss: Loss, metrics: Sequence[Metric], data: Data) -> dict[str, float]:
     """Mean loss and metrics of a data set, without dropout."""
-    compiled = _compiled(metrics)
-    row = network._programs.evaluator(network, kind, tuple(name for name in compiled if name)).run(*data)
-    return _by_name(row, metrics, data.y, lambda: inference.predict(network, data.x), kind)
+    compiled = tuple(name for name in _compiled(metrics) if name)
+    evaluator = network._programs.evaluator(network, loss, compiled)
+    row = evaluator.run(data.x, data.y, **given(data.weights))
+    kind = loss.kind(network.output_activation())
+    return _by_name(row, metrics, data, lambda: inference.predict(network, data.x), kind)
 
 
 def _described(optimizer: Optimizer) -> dict[str, Any]:
@@ -186,20 +197,21 @@ def _compiled(metrics: Sequence[Metric]) -> list[str | None]:
 def _by_name(
     row: Sequence[float],
     metrics: Sequence[Metric],
-    y: Array,
+    data: Data,
     outputs: Callable[[], Array | None],
     kind: str,
 ) -> dict[str, float]:
     """`row`: the loss and the compiled metrics; the others are measured on all outputs at once."""
     summed = iter(row)
     logs = {"loss": next(summed)}
-    given: Any = None
+    weight = None if data.weights is None else data.weights.metrics
+    output: Any = None
     for metric in metrics:
         if metric.compiled:
             logs[metric.name] = next(summed)
             continue
-        given = outputs() if given is None else given
-        logs[metric.name] = measure(metric, y, given, kind)
+        output = outputs() if output is None else output
+        logs[metric.name] = measure(metric, data.y, output, kind, weight)
     return logs
 
 

@@ -31,12 +31,25 @@ class Loss:
         """The kernel's name, for a network whose output is made by the activation `output`."""
         return self.name
 
+    @property
+    def parameter(self) -> float:
+        """The one number that the kernel takes, where it takes one."""
+        return 0.0
+
+    def lower(self, graph: _core.Graph, output: str | None) -> tuple[str, float]:
+        """(kind, parameter) for a program of `graph`."""
+        return self.kind(output), self.parameter
+
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {}
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
-        return _evaluate(self.kind(None), prediction, target)
+        kind, parameter = self.kind(None), self.parameter
+        pred, y = arrays(kind, prediction, target)
+        grad = np.empty_like(pred)
+        _core.loss_grad(kind, parameter, pred, y, grad)
+        return _core.loss(kind, parameter, pred, y), grad
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and isinstance(other, Loss) and other.config() == self.config()
@@ -104,6 +117,10 @@ CLASSES: dict[str, type[Loss]] = {
     cls.name: cls for cls in (MSE, HalfMSE, MAE, BCE, BCEWithLogits, CrossEntropy)
 }
 NAMES = tuple(CLASSES)
+# By the names of their kernels.
+KINDS: dict[str, Loss] = {name: cls() for name, cls in CLASSES.items()} | {
+    "cross_entropy_probabilities": CrossEntropy(from_logits=False)
+}
 
 
 def resolve(loss: str | Loss) -> Loss:
@@ -184,37 +201,30 @@ def arrays(kind: str, prediction: ArrayLike, target: ArrayLike) -> tuple[Array, 
     return pred, target_array(kind, target, pred.shape, dtype, "target")
 
 
-def _evaluate(kind: str, prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
-    pred, y = arrays(kind, prediction, target)
-    grad = np.empty_like(pred)
-    _core.loss_grad(kind, pred, y, grad)
-    return _core.loss(kind, pred, y), grad
-
-
 def mse(prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
     """Mean squared error (loss, gradient of the prediction); target as the prediction, (N, n)."""
-    return _evaluate("mse", prediction, target)
+    return MSE()(prediction, target)
 
 
 def half_mse(prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
     """Half the mean squared error (loss, gradient of the prediction); target as the prediction, (N, n)."""
-    return _evaluate("half_mse", prediction, target)
+    return HalfMSE()(prediction, target)
 
 
 def mae(prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
     """Mean absolute error (loss, gradient of the prediction, 0 where it is exact); target as the
     prediction."""
-    return _evaluate("mae", prediction, target)
+    return MAE()(prediction, target)
 
 
 def bce(probabilities: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
     """Binary cross-entropy (loss, gradient of the probabilities); target (N, n) in [0, 1]."""
-    return _evaluate("bce", probabilities, target)
+    return BCE()(probabilities, target)
 
 
 def bce_with_logits(z: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
     """Binary cross-entropy of sigmoid(z) (loss, gradient of z); target (N, n) in [0, 1]."""
-    return _evaluate("bce_with_logits", z, target)
+    return BCEWithLogits()(z, target)
 
 
 def cross_entropy(z: ArrayLike, target: ArrayLike, from_logits: bool = True) -> tuple[float, Array]:

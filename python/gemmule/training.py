@@ -121,7 +121,7 @@ def evaluate(
 
         X, y = tables.pair_of(network, X, y)
     data = _data(network, X, y, chosen, measured, "")
-    return scores(network, chosen.kind(network.output_activation()), measured, data)
+    return scores(network, chosen, measured, data)
 
 
 def describe(network: "Network", batch_size: int, training: bool, loss: str | Loss | None) -> str:
@@ -133,7 +133,8 @@ def describe(network: "Network", batch_size: int, training: bool, loss: str | Lo
     output = network.output_activation()
     suited = {"softmax": "cross_entropy", "sigmoid": "bce"}.get(output or "", "mse")
     chosen = losses.resolve(loss or network.loss or suited)
-    return _core.Trainer(builder.graph, builder.output, chosen.kind(output), (), batch_size).describe()
+    lowered = chosen.lower(builder.graph, output)
+    return _core.Trainer(builder.graph, builder.output, *lowered, (), batch_size).describe()
 
 
 # -- checks --------------------------------------------------------------------------------------------------

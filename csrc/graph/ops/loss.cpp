@@ -1,6 +1,6 @@
-// The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it and
-// the weight of the batch, and divides where it needs the mean. loss_grad is the derivative of the batch's
-// mean loss: the backend scales it by 1 / rows.
+// The loss of each sample, (batch, ...) and its target -> (batch,) in float64: the training loop sums it.
+// loss_grad is the derivative of the batch's mean loss: the backend scales it by 1 / rows or, where samples
+// have weights, by their shares of the batch's weight, a third input (batch,), which `loss` passes on unread.
 #include "core/names.h"
 #include "graph/ops/ops.h"
 
@@ -17,6 +17,9 @@ ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs& att
   else
     require(pred.dims == target.dims, ErrorKind::shape, "loss: output ", pred.dims, " and target ",
             target.dims, " a sample differ");
+  if (in.size() > 2)
+    require(g.info(in[2]).dims.rank() == 0 && g.info(in[2]).type == g.type, ErrorKind::shape,
+            "loss: the shares are one ", name_of(g.type), " a sample");
   return {Shape{}, true, DType::f64};
 }
 
