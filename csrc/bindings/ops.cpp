@@ -1,6 +1,7 @@
 // Elementwise kernels, softmax and losses on NumPy arrays.
 #include "bindings/programs.h"
 #include "core/activations.h"
+#include "core/losses.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
 
@@ -154,6 +155,7 @@ void sum_rows(const py::array& x, py::array out, bool accumulate) {
 struct LossArrays {
   LossArrays(Loss which, double value, const py::array& pred, const py::array& target)
       : loss(which), parameter(value) {
+    require(loss != Loss::custom, ErrorKind::value, "loss: custom has no kernel");
     require_like(pred, pred, "loss: pred");
     require(pred.ndim() == 2 && pred.shape(0) > 0, ErrorKind::shape, "loss: pred ", shape_of(pred),
             " is not a batch (N, outputs)");
@@ -164,8 +166,8 @@ struct LossArrays {
       require_like(target, pred, "loss: target");
       return;
     }
-    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype,
-            "loss: ", name_of(loss), " takes real targets, not int64 labels");
+    require(takes_labels(loss) && cols > 1, ErrorKind::dtype, "loss: ", name_of(loss),
+            " takes real targets, not int64 labels");
     const Index count = require_labels(target, Shape{cols}, "loss");
     require(count == rows, ErrorKind::shape, "loss: pred has ", rows, " samples, target ", count);
   }

@@ -232,6 +232,8 @@ OpKernel kernel_of(OpKind op) {
       return nothing;
     case OpKind::python:
     case OpKind::python_grad:
+    case OpKind::python_loss:
+    case OpKind::python_loss_grad:
       return nullptr;  // the plan's own
   }
   return nullptr;

@@ -27,6 +27,8 @@ enum class OpKind : std::uint8_t {
   python_grad,
   loss,
   loss_grad,
+  python_loss,
+  python_loss_grad,
 };
 
 using ValueId = int;
@@ -91,6 +93,12 @@ struct PythonOp {
   Shape dims;  // of y
 };
 
+// A loss in Python: of each sample, and its derivative in the prediction. `target` is labels or like `pred`.
+struct PythonLoss {
+  std::function<void(Index rows, const void* pred, const void* target, bool labels, double* losses)> value;
+  std::function<void(Index rows, const void* pred, const void* target, bool labels, void* dpred)> gradient;
+};
+
 struct Graph {
   explicit Graph(DType dtype) : type(dtype) {}
 
@@ -111,6 +119,7 @@ struct Graph {
   std::vector<Node> nodes;
   std::vector<ParameterRef> parameters;
   std::vector<PythonOp> callbacks;
+  PythonLoss custom_loss;  // of Loss::custom
 };
 
 }  // namespace gemmule

@@ -151,8 +151,10 @@ LossGraph::LossGraph(Graph network, ValueId network_output, LossKind kind, bool 
   Attrs attrs;
   attrs.loss = kind.loss;
   attrs.parameter = kind.parameter;
-  loss = graph.apply(OpKind::loss, std::move(in), attrs, "loss");
-  fuse_loss(graph, loss);
+  const bool custom = kind.loss == Loss::custom;
+  require(!custom || graph.custom_loss.value, ErrorKind::value, "the graph has no custom loss");
+  loss = graph.apply(custom ? OpKind::python_loss : OpKind::loss, std::move(in), attrs, "loss");
+  if (!custom) fuse_loss(graph, loss);
 }
 
 struct Evaluator::Compiled {

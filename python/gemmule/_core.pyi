@@ -100,6 +100,11 @@ class Graph:
 
         The arrays passed in are views valid during the call. The result may be any real array of the right
         shape."""
+    def custom_loss(
+        self, output: int, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array]
+    ) -> None:
+        """What the loss "custom" of this graph is: of `output` and targets, the loss of each sample and its
+        derivative in the output. Any real arrays of the right shapes."""
     def dims(self, value: int) -> tuple[int, ...]: ...
 
 # -- programs: compiled graphs -------------------------------------------------------------------------------
@@ -294,6 +299,7 @@ def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) 
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
 
+# parameter: delta of huber, label smoothing of cross_entropy, eps of poisson_rates.
 def loss(kind: str, parameter: float, pred: Array, target: Array) -> float:
     """Mean over samples. target: as pred, or int64 (rows,) labels for the cross entropies."""
 

@@ -22,6 +22,7 @@ from .programs import Programs
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ._weights import ClassWeight
     from .lowering import Builder
     from .metrics import MetricLike
 
@@ -138,14 +139,15 @@ class Network(Layer):
         *,
         metrics: "Sequence[MetricLike] | None" = None,
         loss: str | Loss | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...}, means over the samples, without dropout.
 
         metrics: as for `fit`; by default accuracy for a loss of classification. loss: by default the
-        one trained with."""
+        one trained with. sample_weight: (N,), what each sample counts in all the means."""
         from . import training
 
-        return training.evaluate(self, X, y, metrics=metrics, loss=loss)
+        return training.evaluate(self, X, y, metrics=metrics, loss=loss, sample_weight=sample_weight)
 
     def fit(
         self,
@@ -158,7 +160,9 @@ class Network(Layer):
         batch_size: int | None = 32,
         shuffle: bool | ArrayLike = True,
         validation_split: float = 0.0,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: "ClassWeight | None" = None,
         metrics: "Sequence[MetricLike]" = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
@@ -176,7 +180,13 @@ class Network(Layer):
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
             gives the indices of the samples.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
-            for integer classes. validation_data: (X, y) instead.
+            for integer classes. validation_data: (X, y), or (X, y, sample_weight), instead.
+        sample_weight: (N,), what each sample counts, at least 0: the loss of a batch is sum w l / sum w, so
+            that weights of whole numbers do what repeated rows would. Metrics count them too. A sample of
+            weight 0 counts nothing, whatever its target; a batch of such samples has the gradient 0.
+        class_weight: {class: weight}, 1 for those that are not named, or "balanced", the inverse of how often
+            each class occurs, N / (classes N_class). It multiplies sample_weight in the losses, those of
+            validation too; metrics do not count it.
         metrics: names (accuracy, top_k, precision, recall, f1, auc, mse, mae, r2), objects of
             `gemmule.metrics`, or functions of (targets, outputs).
         progress: True shows it; None does so on a terminal.
@@ -210,6 +220,8 @@ class Network(Layer):
             shuffle=shuffle,
             validation_split=validation_split,
             validation_data=validation_data,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             metrics=metrics,
             progress=progress,
             callbacks=callbacks,

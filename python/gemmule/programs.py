@@ -70,7 +70,7 @@ class Programs:
 
         def make() -> _core.Evaluator:
             builder = Builder(network, training=False)
-            lowered = loss.lower(builder.graph, network.output_activation())
+            lowered = loss.lower(builder.graph, builder.output, network.output_activation())
             return _core.Evaluator(builder.graph, builder.output, *lowered, metrics, CHUNK)
 
         return self._kept_or_made(network, "evaluator", (loss, metrics), make)
@@ -88,7 +88,7 @@ class Programs:
 
         def make() -> _core.Trainer:
             builder = Builder(network, training=True, fitting=True, precision=precision)
-            lowered = loss.lower(builder.graph, network.output_activation())
+            lowered = loss.lower(builder.graph, builder.output, network.output_activation())
             return _core.Trainer(builder.graph, builder.output, *lowered, metrics, batch_size, keeps_output)
 
         details = loss, metrics, batch_size, precision, keeps_output

@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from . import _checkpoint, _core, building, losses, optim
 from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
+from ._targets import target_array
+from ._weights import ClassWeight, OfClasses, of_order, of_samples, require_some
 from .arrays import Array, any_array, is_table, real_number, shown
 from .callbacks import Callback
 from .errors import DTypeError, ShapeError
@@ -40,7 +42,9 @@ def fit(
     batch_size: int | None,
     shuffle: bool | ArrayLike,
     validation_split: float,
-    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    validation_data: tuple[ArrayLike, ...] | None,
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight | None,
     metrics: Sequence[MetricLike],
     progress: bool | None,
     callbacks: Sequence[Callback],
@@ -63,24 +67,31 @@ def fit(
             raise TypeError(f"fit: {callback!r} is not a Callback")
     saved = None if resume is None else _checkpoint.read(resume)
     validation_split = real_number(validation_split, "fit: validation_split")
-    preprocessing = network.preprocessing
+    held_pair, held_weight = _parted(validation_data)
+    preprocessing, names = network.preprocessing, None
     if is_table(X):
         from . import tables
 
-        preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
+        preprocessing, X, y, held_pair = tables.for_fit(network, X, y, held_pair)
+        names = preprocessing.get("classes")
     data = _data(network, X, y, chosen, measured, "")
+    data = data._replace(weights=of_samples(sample_weight, len(data.x), "fit: sample_weight"))
     held = None
-    if validation_data is not None:
+    if held_pair is not None:
         if validation_split:
             raise ValueError("fit: give validation_split or validation_data, not both")
-        if not isinstance(validation_data, Sequence) or len(validation_data) != 2:
-            raise TypeError(
-                f"fit: validation_data must be a pair (X, y), not {type(validation_data).__name__}"
-            )
-        held = _data(network, *validation_data, chosen, measured, "validation ")
+        held = _data(network, held_pair[0], held_pair[1], chosen, measured, "validation ")
+        held = held._replace(weights=of_samples(held_weight, len(held.x), "validation sample_weight"))
     order = _order(shuffle, epochs, len(data.x), bool(validation_split))
     if validation_split:
         data, held = _hold_out(network, data, y, validation_split)
+    if class_weight is not None:
+        kind, outputs = chosen.kind(network.output_activation()), math.prod(network.output_dims)
+        of_classes = OfClasses(class_weight, data.y, data.weights, kind, outputs, names)
+        data = data._replace(weights=of_classes.times(data.weights, data.y, ""))
+        if held is not None:
+            held = held._replace(weights=of_classes.times(held.weights, held.y, "validation "))
+    of_order(data.weights, order)
     rows = len(data.x)
     batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
 
@@ -110,6 +121,7 @@ def evaluate(
     *,
     metrics: Sequence[MetricLike] | None,
     loss: str | Loss | None,
+    sample_weight: ArrayLike | None,
 ) -> dict[str, float]:
     """See `Network.evaluate`."""
     chosen = _chosen_loss(network, loss, "evaluate")
@@ -121,6 +133,7 @@ def evaluate(
 
         X, y = tables.pair_of(network, X, y)
     data = _data(network, X, y, chosen, measured, "")
+    data = data._replace(weights=of_samples(sample_weight, len(data.x), "evaluate: sample_weight"))
     return scores(network, chosen, measured, data)
 
 
@@ -133,7 +146,7 @@ def describe(network: "Network", batch_size: int, training: bool, loss: str | Lo
     output = network.output_activation()
     suited = {"softmax": "cross_entropy", "sigmoid": "bce"}.get(output or "", "mse")
     chosen = losses.resolve(loss or network.loss or suited)
-    lowered = chosen.lower(builder.graph, output)
+    lowered = chosen.lower(builder.graph, builder.output, output)
     return _core.Trainer(builder.graph, builder.output, *lowered, (), batch_size).describe()
 
 
@@ -155,10 +168,22 @@ def _data(
     if single:
         raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
-    target = losses.target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
+    target = target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
     for metric in metrics:
         metric.check(kind, math.prod(network.output_dims), target.ndim == 1)
     return Data(x, target)
+
+
+def _parted(validation_data: Any) -> tuple[Any, ArrayLike | None]:
+    """((X, y), weights) of what fit was given; TypeError for anything but a pair or three."""
+    if validation_data is None:
+        return None, None
+    if not isinstance(validation_data, Sequence) or len(validation_data) not in (2, 3):
+        raise TypeError(
+            "fit: validation_data must be a pair (X, y) or (X, y, sample_weight), not "
+            f"{type(validation_data).__name__}"
+        )
+    return tuple(validation_data[:2]), validation_data[2] if len(validation_data) == 3 else None
 
 
 def _order(shuffle: bool | ArrayLike, epochs: int, rows: int, split: bool) -> Array | None:
@@ -188,7 +213,14 @@ def _hold_out(network: "Network", data: Data, y: ArrayLike, fraction: float) -> 
     classes = labels.dtype.kind in "biu" and labels.size == len(labels)
     rng = building.generator(network, building.SPLIT_STREAM)
     train, held = stratified_split(labels.reshape(-1) if classes else data.y, fraction, rng)
-    return Data(data.x[train], data.y[train]), Data(data.x[held], data.y[held])
+
+    def part(rows: Array, which: str) -> Data:
+        weights = None if data.weights is None else data.weights.part(rows)
+        if weights is not None:
+            require_some(weights.loss, f"fit: sample_weight of the {which} samples")
+        return Data(data.x[rows], data.y[rows], weights)
+
+    return part(train, "remaining"), part(held, "held-out")
 
 
 @contextlib.contextmanager

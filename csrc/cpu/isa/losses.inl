@@ -154,6 +154,17 @@ static void probability_loss(const LossArgs<T>& args, double* sample_loss) {
   }
 }
 
+// sum_j t_j log t_j, 0 log 0 = 0: what a divergence has beyond the cross entropy
+template <class T>
+static void add_entropy(const LossArgs<T>& args, double* sample_loss) {
+  const T* target = static_cast<const T*>(args.target);
+  for (Index r = 0; r < args.rows; ++r)
+    sample_loss[r] += sum_vectors<T>(args.cols, [&](Index j, auto span) {
+      const Vec<T> t = span.load(target + r * args.cols + j);
+      return Math<T>::select(t == Vec<T>{}, t, t * Math<T>::log(t));
+    });
+}
+
 // -scale t / p, with p at least 1e-12
 template <class T>
 static void probability_grad(const LossArgs<T>& args, Index r, T scale, T* dp) {
@@ -175,21 +186,65 @@ static void probability_grad(const LossArgs<T>& args, Index r, T scale, T* dp) {
   }
 }
 
+// The largest output but the label's; NaN is the largest.
+template <class T>
+GM_INLINE Index find_rival(Index cols, const T* z, Index label) {
+  Index best = label == 0 ? 1 : 0;
+  for (Index j = best + 1; j < cols && z[best] == z[best]; ++j)
+    if (j != label && !(z[j] <= z[best])) best = j;
+  return best;
+}
+
+// max(0, 1 + z[rival] - z[label])
+template <class T>
+static void hinge_of_classes(const LossArgs<T>& args, double* sample_loss) {
+  for (Index r = 0; r < args.rows; ++r) {
+    const Index label = RowTarget<T>(args, r).label;
+    const T* z = args.pred + r * args.cols;
+    const double missing = 1 + double(z[find_rival(args.cols, z, label)]) - double(z[label]);
+    sample_loss[r] = missing <= 0 ? 0 : missing;
+  }
+}
+
+// scale at the rival and -scale at the label, where the loss is not 0
+template <class T>
+static void hinge_of_classes_grad(const LossArgs<T>& args, Index r, T scale, T* dz) {
+  const Index label = RowTarget<T>(args, r).label;
+  const T* z = args.pred + r * args.cols;
+  const Index rival = find_rival(args.cols, z, label);
+  const T missing = 1 + z[rival] - z[label];
+  const T step = missing > 0 ? scale : missing <= 0 ? T(0) : missing;  // NaN stays
+  std::memset(dz, 0, sizeof(T) * std::size_t(args.cols));
+  dz[rival] = step;
+  dz[label] = -step;
+}
+
+// The losses of rows, by what they have in common.
+GM_INLINE bool of_probabilities(Loss loss) {
+  return loss == Loss::cross_entropy_probabilities || loss == Loss::kl_divergence_probabilities;
+}
+
 template <class T>
 static void loss(const LossArgs<T>& args, double* sample_loss) {
+  if (args.loss == Loss::hinge && args.labels) return hinge_of_classes(args, sample_loss);
   const bool done = with_elementwise_loss<Math<T>>(
       args.loss, [&](auto formula) { elementwise_loss(formula, args, sample_loss); });
   if (done) return;
-  const auto kernel = args.loss == Loss::cross_entropy ? cross_entropy<T> : probability_loss<T>;
-  kernel(args, sample_loss);
+  (of_probabilities(args.loss) ? probability_loss<T> : cross_entropy<T>)(args, sample_loss);
+  if (args.loss == Loss::kl_divergence || args.loss == Loss::kl_divergence_probabilities)
+    add_entropy(args, sample_loss);
 }
 
 template <class T>
 static void loss_grad(const LossArgs<T>& args, T scale, const T* shares, T* dpred) {
-  const bool done = with_elementwise_loss<Math<T>>(
-      args.loss, [&](auto formula) { elementwise_grad(formula, args, scale, shares, dpred); });
+  const bool classes = args.loss == Loss::hinge && args.labels;
+  const bool done = !classes && with_elementwise_loss<Math<T>>(args.loss, [&](auto formula) {
+    elementwise_grad(formula, args, scale, shares, dpred);
+  });
   if (done) return;
-  const auto kernel = args.loss == Loss::cross_entropy ? cross_entropy_grad<T> : probability_grad<T>;
+  const auto kernel = classes                       ? hinge_of_classes_grad<T>
+                      : of_probabilities(args.loss) ? probability_grad<T>
+                                                    : cross_entropy_grad<T>;
   for (Index r = 0; r < args.rows; ++r) {
     T* row = dpred + r * args.cols;
     if (shares && shares[r] == 0)
