@@ -171,9 +171,9 @@ class Network(Layer):
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
-        loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
-            takes that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
-            cross_entropy.
+        loss: mse, half_mse, mae, huber, bce, bce_with_logits, hinge, cross_entropy, kl_divergence, poisson,
+            or an object of `gemmule.losses`, where they have settings; None takes that of the last fit. y is
+            (N, n), or (N,) for one output, or integer labels (N,) for cross_entropy and hinge.
         optimizer: sgd, adam, adamw, rmsprop, adagrad, lion, muon, lbfgs (with defaults, starting afresh), or
             an object of `gemmule.optim`, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
