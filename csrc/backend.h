@@ -37,6 +37,9 @@ struct StepScalars {
   Index before = 0;    // the step's samples in earlier batches
   Index of_step = 0;   // its samples in all; 0: those of this batch
   bool first = false;  // gradients are written, even by ops that add to them later
+
+  // What the mean of the losses is taken over, in a batch of so many rows.
+  Index samples(Index rows) const { return of_step > 0 ? of_step : rows; }
 };
 
 // Where one parameter lies; its gradient and slots are arranged alike.

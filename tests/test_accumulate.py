@@ -46,6 +46,44 @@ def test_k_batches_are_one_of_k_times_the_size(optimizer: str, batch: int, k: in
     assert parts._step == whole._step == 3 * -(-150 // (batch * k))
 
 
+@pytest.mark.parametrize("kind", ["samples", "classes", "own loss"])
+@pytest.mark.parametrize("batch", [6, 16])
+def test_weights_are_shares_of_the_update(kind: str, batch: int) -> None:
+    """A batch whose samples weigh nothing within an update that weighs something, and an update of such."""
+    x, y = data()
+    labels, weight = y.argmax(axis=1), np.random.default_rng(5).random(150)
+    weight[16:32] = weight[96:150] = 0
+    options: dict[str, Any] = {
+        "loss": "cross_entropy",
+        "sample_weight": weight,
+        "metrics": ["accuracy", "f1"],
+    }
+    if kind == "classes":
+        options["class_weight"] = "balanced"
+    if kind == "own loss":
+        options["loss"] = gm.losses.Custom(
+            lambda p, t: (p**2).sum(axis=1) - p[np.arange(len(p)), t],
+            lambda p, t: 2 * p - np.eye(7)[t],
+        )
+    nets = [make_net() for _ in range(2)]
+    histories = [
+        net.fit(
+            x,
+            labels,
+            **options,
+            optimizer=gm.Adam(1e-2),
+            epochs=2,
+            shuffle=False,
+            batch_size=size,
+            accumulate=k,
+        )
+        for net, size, k in zip(nets, (batch, 48), (48 // batch, 1), strict=True)
+    ]
+    assert_close(*nets)
+    for name in histories[0]:
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-10)
+
+
 def test_it_is_the_gradient_of_the_mean(isa: str) -> None:
     """A linear layer against NumPy: 70 samples in batches of 16, three to an update, 48 and then 22. Sums of
     at most 70 products of about 1: errors far below 70 * 20 * 1e-16 a step."""

@@ -118,6 +118,28 @@ def test_a_scale_that_is_none(scale: float) -> None:
     assert net.preprocessing == {}
 
 
+def test_weights_of_bytes() -> None:
+    """In pieces of 4 MB; the first of them weighs nothing."""
+    x, y = data(12_000, 200)
+    weight = np.random.default_rng(1).random(12_000)
+    weight[:6_000] = 0
+    z = in_advance(x, "float64")
+    nets = [gm.Network.mlp([200, 8, 10], rng=1, dtype="float64") for _ in range(2)]
+    options: dict[str, Any] = {"loss": "cross_entropy", "batch_size": 256, "metrics": ["accuracy", "f1"]}
+    held = slice(3_000, 9_000)
+    found = nets[0].fit(
+        x, y, **options, sample_weight=weight, validation_data=(x[held], y[held], weight[held]), scale=SCALE
+    )
+    wanted = nets[1].fit(
+        z, y, **options, sample_weight=weight, validation_data=(z[held], y[held], weight[held])
+    )
+    assert weights(nets[0]) == weights(nets[1])
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-12)
+    scores = nets[0].evaluate(x, y, sample_weight=weight), nets[1].evaluate(z, y, sample_weight=weight)
+    assert scores[0] == pytest.approx(scores[1], rel=1e-12)
+
+
 def test_a_scale_of_something_else() -> None:
     x, y = data()
     net = gm.Network.mlp([50, 20, 10], rng=1)

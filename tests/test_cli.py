@@ -122,6 +122,25 @@ def write_points(path: Path) -> tuple[Array, Array]:
     return X, names[y]
 
 
+def test_hinge_classifies_without_probabilities(capsys: Capture, tmp_path: Path) -> None:
+    data, path = tmp_path / "points.npz", tmp_path / "m.safetensors"
+    write_points(data)
+    out, _ = run(capsys, "train", str(data), "--hidden", "8", "--loss", "hinge", "--out", str(path))
+    assert accuracy(out) > 97
+    assert accuracy(run(capsys, "evaluate", str(path), str(data))[0]) == accuracy(out)
+    assert "north" in run(capsys, "predict", str(path), str(data))[0]
+    _, error = run(capsys, "predict", str(path), str(data), "--proba", status=2)
+    assert "trained with hinge, which gives no probabilities" in error
+
+
+def test_huber_fits_numbers(capsys: Capture, tmp_path: Path) -> None:
+    data = tmp_path / "numbers.npz"
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    np.savez(data, X=X, y=X[:, :1] * 2)
+    out, _ = run(capsys, "train", str(data), "--hidden", "8", "--loss", "huber", "--lr", "0.01")
+    assert float(out.split("R2 ")[1].split()[0]) > 0.9
+
+
 def test_npz_with_names_and_unscaled_columns(capsys: Capture, tmp_path: Path) -> None:
     data, path = tmp_path / "points.npz", tmp_path / "m.safetensors"
     X, y = write_points(data)

@@ -153,6 +153,18 @@ def test_stores_that_fail() -> None:
         ({"X": in_batches(X, Y), "steps_per_epoch": 0}, ValueError, "steps_per_epoch"),
         ({"X": in_batches(X, Y), "validation_split": 0.1}, ValueError, "validation_data"),
         ({"X": Store(X), "y": Y, "shuffle": np.zeros((3, 500), int)}, ValueError, "arrays in memory"),
+        ({"X": Store(X), "y": Y, "sample_weight": np.ones(500)}, ValueError, "arrays in memory"),
+        ({"X": in_batches(X, Y), "class_weight": "balanced"}, ValueError, "arrays in memory"),
+        (
+            {"X": X, "y": Y, "class_weight": "balanced", "validation_data": in_batches(X, Y)},
+            ValueError,
+            "must be arrays",
+        ),
+        (
+            {"X": X, "y": Y, "validation_data": (Store(X), Y, np.ones(500))},
+            ValueError,
+            "validation sample_weight is for arrays",
+        ),
         ({"X": in_batches(X, Y), "scale": 0.1}, gm.DTypeError, "scale is for X of uint8"),
         ({"X": in_batches(X, Y), "metrics": ["r2"]}, ValueError, "r2"),
         ({"X": in_batches(X, Y), "validation_data": 3}, TypeError, "validation_data"),

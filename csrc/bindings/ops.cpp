@@ -1,6 +1,7 @@
 // Elementwise kernels, softmax and losses on NumPy arrays.
 #include "bindings/programs.h"
 #include "core/activations.h"
+#include "core/losses.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
 
@@ -168,7 +169,9 @@ void sum_rows(const py::array& x, py::array out, bool accumulate) {
 
 // Prediction (rows, cols) and its target, checked.
 struct LossArrays {
-  LossArrays(Loss loss, const py::array& pred, const py::array& target) {
+  LossArrays(Loss which, double value, const py::array& pred, const py::array& target)
+      : loss(which), parameter(value) {
+    require(loss != Loss::custom, ErrorKind::value, "loss: custom has no kernel");
     require_like(pred, pred, "loss: pred");
     require(pred.ndim() == 2 && pred.shape(0) > 0, ErrorKind::shape, "loss: pred ", shape_of(pred),
             " is not a batch (N, outputs)");
@@ -179,36 +182,42 @@ struct LossArrays {
       require_like(target, pred, "loss: target");
       return;
     }
-    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype,
-            "loss: ", name_of(loss), " takes real targets, not int64 labels");
+    require(takes_labels(loss) && cols > 1, ErrorKind::dtype, "loss: ", name_of(loss),
+            " takes real targets, not int64 labels");
     const Index count = require_labels(target, Shape{cols}, "loss");
     require(count == rows, ErrorKind::shape, "loss: pred has ", rows, " samples, target ", count);
   }
+  template <class T>
+  cpu::LossArgs<T> args(const py::array& pred, const py::array& target) const {
+    return {loss, static_cast<T>(parameter), rows, cols, data<T>(pred), target.data(), labels};
+  }
+  Loss loss;
+  double parameter;
   Index rows, cols;
   bool labels;
 };
 
-double loss(const std::string& kind, const py::array& pred, const py::array& target) {
+double loss(const std::string& kind, double parameter, const py::array& pred, const py::array& target) {
   const Loss which = loss_of(kind);
   double mean = 0;
   for_type(pred, "loss: pred", [&]<class T>(T) {
-    const LossArrays x(which, pred, target);
+    const LossArrays x(which, parameter, pred, target);
     std::vector<double> samples(static_cast<std::size_t>(x.rows));
-    cpu::kernels<T>().element.loss(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
-                                   samples.data());
+    cpu::kernels<T>().element.loss(x.args<T>(pred, target), samples.data());
     for (double sample : samples) mean += sample;
     mean /= static_cast<double>(x.rows);
   });
   return mean;
 }
 
-void loss_grad(const std::string& kind, const py::array& pred, const py::array& target, py::array out) {
+void loss_grad(const std::string& kind, double parameter, const py::array& pred, const py::array& target,
+               py::array out) {
   const Loss which = loss_of(kind);
   for_type(pred, "loss: pred", [&]<class T>(T) {
-    const LossArrays x(which, pred, target);
+    const LossArrays x(which, parameter, pred, target);
     require_like(out, pred, "loss: out", true);
-    cpu::kernels<T>().element.loss_grad(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
-                                        T(1) / static_cast<T>(x.rows), writable<T>(out));
+    cpu::kernels<T>().element.loss_grad(x.args<T>(pred, target), T(1) / static_cast<T>(x.rows), nullptr,
+                                        writable<T>(out));
   });
 }
 
@@ -250,8 +259,9 @@ void bind_ops(py::module_& m) {
   m.def("dropout", &dropout, py::arg("x"), py::arg("out"), py::arg("rate"), py::arg("key"), py::arg("step"),
         py::arg("layer"));
   m.def("sum_rows", &sum_rows, py::arg("x"), py::arg("out"), py::arg("accumulate"));
-  m.def("loss", &loss, py::arg("kind"), py::arg("pred"), py::arg("target"));
-  m.def("loss_grad", &loss_grad, py::arg("kind"), py::arg("pred"), py::arg("target"), py::arg("out"));
+  m.def("loss", &loss, py::arg("kind"), py::arg("parameter"), py::arg("pred"), py::arg("target"));
+  m.def("loss_grad", &loss_grad, py::arg("kind"), py::arg("parameter"), py::arg("pred"), py::arg("target"),
+        py::arg("out"));
 }
 
 }  // namespace gemmule::bindings

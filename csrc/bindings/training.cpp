@@ -28,9 +28,10 @@ const double* checked_rates(const py::array& rates, double largest, const FitCal
 
 // A trainer and how far its last run came.
 struct PyTrainer {
-  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss,
+  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss, double parameter,
             const std::vector<std::string>& metrics, Index batch_size, bool keeps_output, Index per_step)
-      : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size, keeps_output, per_step),
+      : trainer(graph.graph, output, LossKind{loss_of(loss), parameter}, metrics_of(metrics), batch_size,
+                keeps_output, per_step),
         per_step(per_step) {}
 
   std::vector<py::tuple> epochs() const {
@@ -49,7 +50,8 @@ struct PyTrainer {
                              Index updates, const std::vector<PyRange>& ranges,
                              const std::optional<PyPosition>& begin, std::optional<Index> steps,
                              std::optional<py::array> rates, std::optional<py::array> outputs, double scale,
-                             const std::vector<Index>& sizes) {
+                             const std::vector<Index>& sizes, const std::optional<py::array>& weights,
+                             const std::optional<py::array>& metric_weights) {
     result = {};  // first: whatever is raised below, it says how far this call came
     const Graph& g = trainer.graph();
     const Shape& dims = g.info(trainer.output()).dims;
@@ -69,6 +71,7 @@ struct PyTrainer {
               " epochs");
       call.order = static_cast<const std::int64_t*>(order->data());
     }
+    call.weights = weights_of(weights, metric_weights, call.rows, "fit");
     call.samples.x = bytes(x);
     call.samples.y = bytes(y);
     call.epochs = epochs_wanted;
@@ -109,15 +112,16 @@ struct PyTrainer {
 
 void bind_training(py::module_& m) {
   py::class_<PyTrainer>(m, "Trainer")
-      .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index, bool,
-                    Index>(),
-           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"),
-           py::arg("keeps_output") = false, py::arg("per_step") = 1)
+      .def(py::init<const PyGraph&, ValueId, const std::string&, double, const std::vector<std::string>&,
+                    Index, bool, Index>(),
+           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("parameter"), py::arg("metrics"),
+           py::arg("batch_size"), py::arg("keeps_output") = false, py::arg("per_step") = 1)
       .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"),
            py::arg("order"), py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"),
            py::arg("hyper"), py::arg("updates"), py::arg("ranges"), py::arg("begin") = py::none(),
            py::arg("steps") = py::none(), py::arg("rates") = py::none(), py::arg("outputs") = py::none(),
-           py::arg("scale") = 1.0, py::arg("sizes") = std::vector<Index>())
+           py::arg("scale") = 1.0, py::arg("sizes") = std::vector<Index>(), py::arg("weights") = py::none(),
+           py::arg("metric_weights") = py::none())
       .def_property_readonly("position",
                              [](const PyTrainer& self) {
                                const Position& p = self.result.position;

@@ -178,35 +178,35 @@ void add(const OpCall& call) {
 
 // A member's rows of prediction and target.
 template <class T>
-struct LossRows {
-  explicit LossRows(const OpCall& call)
-      : pred(call.in[0]), target(call.in[1]), rows(call.team.share(pred.rows)) {
-    labels = target.type == DType::i64;
-    const Index at = rows.begin * (labels ? 1 : target.cols);
-    first_target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
-    first_pred = pred.as<const T>() + rows.begin * pred.cols;
-  }
-  const Operand &pred, &target;
-  Span rows;
-  bool labels;
-  const void* first_target;
-  const T* first_pred;
-};
+LossArgs<T> loss_args(const OpCall& call, Span rows) {
+  const Operand &pred = call.in[0], &target = call.in[1];
+  const bool labels = target.type == DType::i64;
+  const Index at = rows.begin * (labels ? 1 : target.cols);
+  LossArgs<T> args;
+  args.loss = call.attrs.loss;
+  args.parameter = static_cast<T>(call.attrs.parameter);
+  args.rows = rows.size();
+  args.cols = pred.cols;
+  args.pred = pred.as<const T>() + rows.begin * pred.cols;
+  args.target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
+  args.labels = labels;
+  return args;
+}
 
 template <class T>
 void loss(const OpCall& call) {
-  const LossRows<T> x(call);
-  kernels<T>().element.loss(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
-                            x.labels, call.out.as<double>() + x.rows.begin);
+  const Span rows = call.team.share(call.in[0].rows);
+  kernels<T>().element.loss(loss_args<T>(call, rows), call.out.as<double>() + rows.begin);
 }
 
 template <class T>
 void loss_grad(const OpCall& call) {
-  const LossRows<T> x(call);
-  const Index samples = call.scalars.of_step > 0 ? call.scalars.of_step : x.pred.rows;
-  kernels<T>().element.loss_grad(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
-                                 x.labels, T(1) / static_cast<T>(samples),
-                                 call.out.as<T>() + x.rows.begin * x.pred.cols);
+  const Operand& pred = call.in[0];
+  const Span rows = call.team.share(pred.rows);
+  const T* shares = call.in.size() > 2 ? call.in[2].as<const T>() + rows.begin : nullptr;
+  const T mean = T(1) / static_cast<T>(call.scalars.samples(pred.rows));
+  kernels<T>().element.loss_grad(loss_args<T>(call, rows), mean, shares,
+                                 call.out.as<T>() + rows.begin * pred.cols);
 }
 
 void nothing(const OpCall&) {}  // a reshape is its input under another name
@@ -240,6 +240,8 @@ OpKernel kernel_of(OpKind op) {
       return nothing;
     case OpKind::python:
     case OpKind::python_grad:
+    case OpKind::python_loss:
+    case OpKind::python_loss_grad:
       return nullptr;  // the plan's own
   }
   return nullptr;

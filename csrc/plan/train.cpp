@@ -60,29 +60,35 @@ class Trainer::Loop {
   Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, const Optimizer& optimizer,
        const WorkingCopy* copy, Poll& poll, FitResult& result)
       : c_(compiled),
-        trainer_(trainer),
         call_(call),
         stepper_(cpu::backend, optimizer),
         copy_(copy),
         poll_(poll),
         result_(result),
         batches_(trainer.batches(call)),
+        sums_up_(trainer.per_step_ > 1),
         most_rows_(std::min(trainer.batch_size_, call.rows)),
         lease_(c_.program, c_.program.team_size(most_rows_)),
         gather_(cpu::backend, c_.program.graph().type, call.samples, c_.listed, c_.x_bytes, c_.y_bytes,
                 most_rows_),
         order_(static_cast<std::size_t>(call.rows)),
-        sums_(1 + trainer.metrics_.size()),
+        tally_(trainer.loss_.loss, trainer.metrics_, call.weights.any()),
         scalars_(call.start),
         crowding_(trainer.crowding_) {
     // Python ops open their own teams for the native stretches between them.
     crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
     address(c_.joint.input) = gather_.x();
     address(c_.joint.target) = gather_.y();
+    if (call.weights.any()) {
+      shares_ = Arena(checked_mul(most_rows_, size_of(c_.program.graph().type)));
+      address(c_.joint.shares) = shares_.data();
+      loss_weights_.resize(static_cast<std::size_t>(most_rows_));
+      if (call.weights.metrics) metric_weights_.resize(static_cast<std::size_t>(most_rows_));
+    }
     output_bytes_ = c_.program.graph().count(c_.joint.output, 1) * size_of(c_.program.graph().type);
     if (call.begin.at > 0) {
       result_.position = call.begin;
-      sums_ = call.begin.sums;
+      tally_.sums = call.begin.sums;
       number_ = batches_.beginning_at(call.begin.at);
       find_order(0);
     }
@@ -105,7 +111,7 @@ class Trainer::Loop {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
       // up.
-      result_.means.reserve(result_.means.size() + 1024 * sums_.size());
+      result_.means.reserve(result_.means.size() + 1024 * tally_.means());
       run_team(crowding_.members(), [&](const Team& team) { slice(team); });
     }
   }
@@ -126,6 +132,7 @@ class Trainer::Loop {
     for (;;) {
       const Batch batch = batches_[number];
       gather_.take(team, order_.data() + batch.at, batch.rows);
+      if (call_.weights.any()) weigh(team, batch);
       team.barrier();
       if (over_ || !train(team, batch, epoch, number)) return;
       if (++number == batches_.count()) number = 0, ++epoch;
@@ -144,19 +151,19 @@ class Trainer::Loop {
       ++scalars_.step;
       ++result_.steps;
       result_.position.at = number == 0 ? 0 : batch.at + batch.rows;
-      std::copy(sums_.begin(), sums_.end(), result_.position.sums.begin());
+      std::copy(tally_.sums.begin(), tally_.sums.end(), result_.position.sums.begin());
     }
     if (number == 0) end_epoch();
-    const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
+    const bool full = result_.means.capacity() - result_.means.size() < tally_.means();
     over_ = crowding_.ends_slice(team.sleeps()) || full || complete();
     if (number == 0 && !over_) begin_epoch(epoch);
   }
 
   void begin_epoch(Index epoch) {
     if (epoch == 0 && !call_.begin.sums.empty())
-      sums_ = call_.begin.sums;
+      tally_.sums = call_.begin.sums;
     else
-      std::fill(sums_.begin(), sums_.end(), 0.0);
+      std::fill(tally_.sums.begin(), tally_.sums.end(), 0.0);
     result_.position.epoch_step = scalars_.step;
     find_order(epoch);
   }
@@ -171,7 +178,7 @@ class Trainer::Loop {
   }
 
   void end_epoch() {
-    for (double sum : sums_) result_.means.push_back(sum / static_cast<double>(call_.rows));
+    tally_.append_means(call_.rows, result_.means);
     ++result_.epochs;
   }
 
@@ -196,9 +203,9 @@ class Trainer::Loop {
     const bool sound = !team.leads() || add_up(rows);
     const bool ends = number + 1 == batches_.count() && epoch + 1 == call_.epochs;
     const bool last = ends || result_.steps + 1 == call_.most_steps;
-    const bool good = trainer_.per_step_ > 1 ? step_summed(team, batch, scalars, sound)
-                      : copy_                ? step_riding(team, rows, scalars, sound, last)
-                                             : stepper_.step(team, sound);
+    const bool good = sums_up_ ? step_summed(team, batch, scalars, sound)
+                      : copy_  ? step_riding(team, rows, scalars, sound, last)
+                               : stepper_.step(team, sound);
     if (!good && team.leads()) diverge(number);
     return good;
   }
@@ -235,6 +242,25 @@ class Trainer::Loop {
     return size;
   }
 
+  // The weights of this member's samples of the batch, and their shares of the step's weight, which every
+  // member adds up for itself. The shares of a step that weighs nothing are 0, and so is its gradient.
+  void weigh(const Team& team, const Batch& batch) {
+    const std::int64_t* step = order_.data() + batch.at - batch.before;
+    double total = 0;
+    for (Index i = 0; i < batch.of_update; ++i) total += call_.weights.loss[step[i]];
+    const Span part = team.share(batch.rows);
+    for (Index i = part.begin; i < part.end; ++i) {
+      const std::int64_t row = step[batch.before + i];
+      const double weight = call_.weights.loss[row], share = total > 0 ? weight / total : 0;
+      loss_weights_[static_cast<std::size_t>(i)] = weight;
+      if (call_.weights.metrics) metric_weights_[static_cast<std::size_t>(i)] = call_.weights.metrics[row];
+      if (c_.program.graph().type == DType::f64)
+        reinterpret_cast<double*>(shares_.data())[i] = share;
+      else
+        reinterpret_cast<float*>(shares_.data())[i] = static_cast<float>(share);
+    }
+  }
+
   // This member's share of the batch's outputs, to where their samples stand in the data set.
   void record(const Team& team, Index at, Index rows) {
     const Span part = team.share(rows);
@@ -246,15 +272,12 @@ class Trainer::Loop {
 
   // The batch's loss and metrics, in the order of its samples. False where the loss is not finite.
   bool add_up(Index rows) {
-    const double* losses = c_.program.operand(*lease_, c_.joint.loss, rows).as<const double>();
-    double loss = 0;
-    for (Index i = 0; i < rows; ++i) loss += losses[i];
+    const SampleWeights weights{loss_weights_.empty() ? nullptr : loss_weights_.data(),
+                                metric_weights_.empty() ? nullptr : metric_weights_.data()};
+    const double loss = Tally::sum(c_.program.operand(*lease_, c_.joint.loss, rows), weights.loss);
     if (!std::isfinite(loss)) return false;
-    sums_[0] += loss;
-    for (std::size_t m = 0; m < trainer_.metrics_.size(); ++m)
-      sums_[m + 1] +=
-          sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
-                     c_.program.operand(*lease_, c_.joint.target, rows));
+    tally_.add(loss, c_.program.operand(*lease_, c_.joint.output, rows),
+               c_.program.operand(*lease_, c_.joint.target, rows), weights);
     return true;
   }
 
@@ -265,7 +288,6 @@ class Trainer::Loop {
   }
 
   const Compiled& c_;
-  const Trainer& trainer_;
   const FitCall& call_;
   Stepper stepper_;
   const WorkingCopy* copy_;
@@ -273,11 +295,14 @@ class Trainer::Loop {
   Poll& poll_;
   FitResult& result_;
   const Batches batches_;
+  const bool sums_up_;     // several batches make a step
   const Index most_rows_;  // of a batch
   const Lease lease_;
   Gather gather_;
   std::vector<std::int64_t> order_;
-  std::vector<double> sums_;
+  Tally tally_;
+  Arena shares_;                                       // where samples have weights: of the batch's
+  std::vector<double> loss_weights_, metric_weights_;  // of a batch
   StepScalars scalars_;
   Index output_bytes_ = 0;        // of a sample
   Index epoch_ = 0, number_ = 0;  // where the run stands: the batch to come
@@ -286,7 +311,7 @@ class Trainer::Loop {
   bool sound_ = true;  // the losses of batches whose step is yet to come
 };
 
-Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
+Trainer::Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
                  bool keeps_output, Index per_step)
     : graph_(std::move(graph)),
       output_(output),
@@ -301,10 +326,10 @@ Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> met
 
 Trainer::~Trainer() = default;
 
-const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
-  const auto [entry, fresh] = programs_.try_emplace({labels, form});
+const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameters form) {
+  const auto [entry, fresh] = programs_.try_emplace({labels, weighted, form});
   if (!fresh) return entry->second.get();
-  LossGraph joint(graph_, output_, loss_, labels);
+  LossGraph joint(graph_, output_, loss_, labels, weighted);
   Graph step = joint.graph;
   std::vector<ValueId> keep{joint.loss};
   if (keeps_output_ || !metrics_.empty()) keep.push_back(joint.output);
@@ -324,17 +349,18 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
 // whole.
 const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
   if (!copying() || batch_size_ < fewest_rows_to_copy || !Stepper::settled(optimizer)) return nullptr;
-  const Compiled* program = compiled(call.labels, Parameters::copied);
+  const Compiled* program = compiled(call.labels, call.weights.any(), Parameters::copied);
   return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
 }
 
 void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result) {
   require(call.rows >= 1, ErrorKind::value, "fit: no samples");
   batches(call).beginning_at(call.begin.at);
-  require((call.begin.at == 0 && call.begin.sums.empty()) || call.begin.sums.size() == 1 + metrics_.size(),
-          ErrorKind::value, "fit: begin holds ", call.begin.sums.size(), " sums for ", 1 + metrics_.size());
+  const std::size_t sums = Tally(loss_.loss, metrics_, call.weights.any()).size();
+  require((call.begin.at == 0 && call.begin.sums.empty()) || call.begin.sums.size() == sums, ErrorKind::value,
+          "fit: begin holds ", call.begin.sums.size(), " sums for ", sums);
   require(!call.outputs || keeps_output_, ErrorKind::value, "fit: this trainer keeps no outputs");
-  result.position = {0, call.start.step, std::vector<double>(1 + metrics_.size(), 0.0)};
+  result.position = {0, call.start.step, std::vector<double>(sums, 0.0)};
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
@@ -345,17 +371,19 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
     on_copy.ranges = copy.ranges();
     Loop(*program, *this, call, on_copy, &copy, poll, result).run();
   } else {
-    Loop(*compiled(call.labels, Parameters::stored), *this, call, optimizer, nullptr, poll, result).run();
+    Loop(*compiled(call.labels, call.weights.any(), Parameters::stored), *this, call, optimizer, nullptr,
+         poll, result)
+        .run();
   }
 }
 
 void set_copying(bool on) { copying() = on; }
 
 std::string Trainer::describe() {
-  const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;
+  const bool labels = loss_.loss == Loss::cross_entropy || loss_.loss == Loss::cross_entropy_probabilities;
   const Compiled* program =
-      batch_size_ < fewest_rows_to_copy ? nullptr : compiled(labels, Parameters::copied);
-  if (!program) program = compiled(labels, Parameters::stored);
+      batch_size_ < fewest_rows_to_copy ? nullptr : compiled(labels, false, Parameters::copied);
+  if (!program) program = compiled(labels, false, Parameters::stored);
   return program->program.describe("training step");
 }
 

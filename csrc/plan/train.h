@@ -1,6 +1,7 @@
 // The epoch loop: shuffled gather, forward, loss, backward, update, with no Python between batches or epochs.
 #pragma once
 #include <map>
+#include <tuple>
 
 #include "plan/batches.h"
 #include "plan/crowding.h"
@@ -14,13 +15,14 @@ namespace gemmule {
 struct Position {
   Index at = 0;                  // samples of the epoch that are done
   std::uint64_t epoch_step = 0;  // StepScalars::step when the epoch began: it draws the order
-  std::vector<double> sums;      // of the loss and the metrics so far
+  std::vector<double> sums;      // of the loss and the metrics so far, see Tally
 };
 
 // A data set and how often to walk it.
 struct FitCall {
   Samples samples;
   bool labels = false;
+  SampleWeights weights;
   Index rows = 0;
   Index epochs = 1;       // to bring to their end, the one under way included
   Index most_steps = -1;  // after which the run ends at any rate; -1: no limit
@@ -50,7 +52,7 @@ class Trainer {
  public:
   // `keeps_output`: FitCall::outputs may be asked for. `per_step`: so many batches make one step, with the
   // gradient of the mean over all their samples; the last step of an epoch takes what is left.
-  Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
+  Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
           bool keeps_output, Index per_step);
   ~Trainer();
   // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
@@ -66,16 +68,16 @@ class Trainer {
   // In one of two forms: on the parameters as the stores hold them, or on a working copy, nullptr where the
   // network's ops do not allow it.
   enum class Parameters { stored, copied };
-  const Compiled* compiled(bool labels, Parameters form);
+  const Compiled* compiled(bool labels, bool weighted, Parameters form);
   const Compiled* copied_program(const FitCall& call, const Optimizer& optimizer);
 
   Graph graph_;
   ValueId output_;
-  Loss loss_;
+  LossKind loss_;
   std::vector<Metric> metrics_;
   Index batch_size_, per_step_;
   bool keeps_output_;
-  std::map<std::pair<bool, Parameters>, std::unique_ptr<Compiled>> programs_;
+  std::map<std::tuple<bool, bool, Parameters>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;
 };
 

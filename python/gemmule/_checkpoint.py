@@ -69,6 +69,7 @@ def describe(loop: "Loop", callbacks: Sequence[Callback]) -> dict[str, Any]:
         "samples": loop.samples,
         "shuffle": "indices" if settings.order is not None else settings.shuffle,
         "precision": settings.precision,
+        "weights": None if loop.data.weights is None else loop.data.weights.described(),
         "history": list(loop.history),
         "callbacks": [type(callback).__name__ for callback in _with_state(callbacks)],
     }

@@ -4,12 +4,13 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import _bytes, _core, inference
+from ._weights import Weights, given
 from .arrays import Array, Shape
 from .callbacks import Callback, Checkpoint
 from .errors import DivergenceError
@@ -31,6 +32,7 @@ class Data(NamedTuple):
 
     x: Array
     y: Array
+    weights: Weights | None = None
 
 
 class Settings(NamedTuple):
@@ -140,7 +142,7 @@ class Loop:
         compiled = tuple(name for name in compiled_names(settings.metrics) if name)
         trainer = network._programs.trainer(
             network,
-            self.kind,
+            settings.loss,
             compiled,
             settings.batch_size,
             settings.precision,
@@ -148,9 +150,11 @@ class Loop:
             settings.accumulate,
         )
         run = self.optimizer._run(network)
+        where |= given(self.data.weights)
         try:
             rows = trainer.run(
-                *self.data,
+                self.data.x,
+                self.data.y,
                 epochs=epochs,
                 key=network._key,
                 step=network._step,
@@ -202,50 +206,77 @@ class Loop:
             assert self.outputs is not None
             return self.data.y, self.outputs
 
-        return by_name(row, self.settings.metrics, outputs, self.kind)
+        weight = None if self.data.weights is None else self.data.weights.metrics
+        return by_name(row, self.settings.metrics, outputs, self.kind, weight)
 
     def validate(self, held: "Data | Source") -> dict[str, float]:
         """Losses and metrics of the held-out data, called val_..."""
-        figures = scores(self.network, self.kind, self.settings.metrics, held)
+        figures = scores(self.network, self.settings.loss, self.settings.metrics, held)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def _explained(self, error: DivergenceError, done: int) -> DivergenceError:
         """The error with its epoch counted from the start of the fit, not of the last call of the loop, and
         with the data named where they are at fault."""
         message = re.sub(r"epoch (\d+)", lambda match: f"epoch {int(match[1]) + done}", str(error), count=1)
-        for name, array in self.data._asdict().items():
+        for name, array in (("x", self.data.x), ("y", self.data.y)):
             if not np.isfinite(array).all():
                 message = f"{message}; {name.replace('x', 'X')} itself holds NaN or infinities"
         return DivergenceError(message)
 
 
 def scores(
-    network: "Network", kind: str, metrics: Sequence[Metric], data: "Data | Source"
+    network: "Network", loss: Loss, metrics: Sequence[Metric], data: "Data | Source"
 ) -> dict[str, float]:
     """Mean loss and metrics of a data set, without dropout."""
     if not isinstance(data, Data):
         from . import _stream
 
-        return _stream.scores(network, kind, metrics, data)
-    compiled = compiled_names(metrics)
-    evaluator = network._programs.evaluator(network, kind, tuple(name for name in compiled if name))
+        return _stream.scores(network, loss, metrics, data)
+    compiled = tuple(name for name in compiled_names(metrics) if name)
+    evaluator = network._programs.evaluator(network, loss, compiled)
     row: Sequence[float]
     if _bytes.is_bytes(data.x):
-        pieces = _bytes.chunks(data.x, _bytes.scale_of(network), network.dtype, CHUNK)
-        row = weighted((evaluator.run(x, data.y[part]), len(x)) for part, x in pieces)
+        parts: list[Scored] = []
+        for rows, x in _bytes.chunks(data.x, _bytes.scale_of(network), network.dtype, CHUNK):
+            weights = None if data.weights is None else data.weights.part(rows)
+            found = evaluator.run(x, data.y[rows], **given(weights))
+            parts.append(Scored.of(found, len(x), weights))
+        row = together(parts)
     else:
-        row = evaluator.run(*data)
-    return by_name(row, metrics, lambda: (data.y, inference.predict(network, data.x)), kind)
+        row = evaluator.run(data.x, data.y, **given(data.weights))
+    weight = None if data.weights is None else data.weights.metrics
+    kind = loss.kind(network.output_activation())
+    return by_name(row, metrics, lambda: (data.y, inference.predict(network, data.x)), kind, weight)
 
 
-def weighted(rows: Iterable[tuple[Sequence[float], int]]) -> list[float]:
-    """The means of a whole from those of its parts and their numbers of samples."""
-    parts = list(rows)
-    total = sum(count for _, count in parts)
-    return [
-        math.fsum(value * count for value, (_, count) in zip(values, parts, strict=True)) / total
-        for values in zip(*(row for row, _ in parts), strict=True)
-    ]
+class Scored(NamedTuple):
+    """Means of the loss and metrics of a part of the samples, and what it counts in those of all."""
+
+    row: Sequence[float]
+    loss: float
+    metrics: float
+
+    @classmethod
+    def of(cls, row: Sequence[float], rows: int, weights: Weights | None = None) -> "Scored":
+        metrics = None if weights is None else weights.metrics
+        return cls(
+            row,
+            rows if weights is None else float(weights.loss.sum()),
+            rows if metrics is None else float(metrics.sum()),
+        )
+
+
+def together(parts: Sequence[Scored]) -> list[float]:
+    """The means of the whole."""
+
+    def mean(values: Sequence[float], counts: Sequence[float]) -> float:
+        pairs = [(value, count) for value, count in zip(values, counts, strict=True) if count]
+        total = math.fsum(count for _, count in pairs)
+        return math.fsum(value * count for value, count in pairs) / total if total else math.nan
+
+    loss, *metrics = zip(*(part.row for part in parts), strict=True)
+    of_metrics = [part.metrics for part in parts]
+    return [mean(loss, [part.loss for part in parts]), *(mean(values, of_metrics) for values in metrics)]
 
 
 def _described(optimizer: Optimizer) -> dict[str, Any]:
@@ -264,19 +295,23 @@ def compiled_names(metrics: Sequence[Metric]) -> list[str | None]:
 
 
 def by_name(
-    row: Sequence[float], metrics: Sequence[Metric], outputs: Callable[[], tuple[Array, Array]], kind: str
+    row: Sequence[float],
+    metrics: Sequence[Metric],
+    outputs: Callable[[], tuple[Array, Array]],
+    kind: str,
+    weight: Array | None = None,
 ) -> dict[str, float]:
     """`row`: the loss and the compiled metrics; the others are measured on all targets and outputs at
     once."""
     summed = iter(row)
     logs = {"loss": next(summed)}
-    given: tuple[Array, Array] | None = None
+    found: tuple[Array, Array] | None = None
     for metric in metrics:
         if metric.compiled:
             logs[metric.name] = next(summed)
             continue
-        given = given or outputs()
-        logs[metric.name] = measure(metric, *given, kind)
+        found = found or outputs()
+        logs[metric.name] = measure(metric, *found, kind, weight)
     return logs
 
 

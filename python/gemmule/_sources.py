@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import losses
+from ._targets import target_array
 from .arrays import Array, Shape, any_array, as_array, is_table, real_array, shown
 from .errors import DTypeError, ShapeError
 
@@ -129,7 +129,7 @@ class Checks:
 
     def targets(self, y: Any, rows: int, where: str) -> Array:
         """int64 labels or real targets of `rows` samples."""
-        return losses.target_array(self._kind, y, (rows, *self._output_dims), self._real, f"{where}y")
+        return target_array(self._kind, y, (rows, *self._output_dims), self._real, f"{where}y")
 
 
 def pair_of(batch: Any, where: str) -> tuple[Any, Any]:

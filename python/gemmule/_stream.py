@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _bytes, _sources, inference
 from ._blocks import BatchSource, Source, Start, StoreSource
-from ._loop import Data, Loop, Settings, by_name, compiled_names, weighted
+from ._loop import Data, Loop, Scored, Settings, by_name, compiled_names, together
 from ._prefetch import Block, EpochEnd, Prefetcher
 from .arrays import Array
 from .callbacks import Callback, Checkpoint
@@ -73,6 +73,7 @@ def for_fit(
     shuffle: Any,
     steps_per_epoch: int | None,
     validation_split: float,
+    weighted: bool,
 ) -> Source | None:
     """`source_of` with what `fit` was asked for; ValueError for what does not go with a source."""
     by_blocks = isinstance(shuffle, str)
@@ -101,6 +102,8 @@ def for_fit(
     )
     if source is None:
         return None
+    if weighted:
+        raise ValueError("fit: sample_weight and class_weight are for arrays in memory")
     if validation_split:
         raise ValueError("fit: validation_split divides arrays in memory; give validation_data")
     if not isinstance(shuffle, bool | np.bool_ | str):
@@ -257,11 +260,11 @@ class StreamLoop(Loop):
         )
 
 
-def scores(network: "Network", kind: str, metrics: Sequence[Metric], source: Source) -> dict[str, float]:
+def scores(network: "Network", loss: Loss, metrics: Sequence[Metric], source: Source) -> dict[str, float]:
     """Mean loss and metrics of a pass over a source, without dropout."""
     compiled = compiled_names(metrics)
-    evaluator = network._programs.evaluator(network, kind, tuple(name for name in compiled if name))
-    rows: list[tuple[Sequence[float], int]] = []
+    evaluator = network._programs.evaluator(network, loss, tuple(name for name in compiled if name))
+    parts: list[Scored] = []
     found: list[tuple[Array, Array]] = []
     with contextlib.closing(Prefetcher(lambda ring: source.items(ring, Start(), False))) as reader:
         while isinstance(block := reader.get(), Block):
@@ -270,7 +273,7 @@ def scores(network: "Network", kind: str, metrics: Sequence[Metric], source: Sou
                 pieces = _bytes.chunks(block.x, _bytes.scale_of(network), network.dtype, CHUNK)
             for part, x in pieces:
                 y = block.y[part]
-                rows.append((evaluator.run(x, y), len(x)))
+                parts.append(Scored.of(evaluator.run(x, y), len(x)))
                 if not all(compiled):
                     found.append((y.copy(), inference.predict(network, x)))
             reader.release(block)
@@ -278,4 +281,4 @@ def scores(network: "Network", kind: str, metrics: Sequence[Metric], source: Sou
     def outputs() -> tuple[Array, Array]:
         return np.concatenate([y for y, _ in found]), np.concatenate([out for _, out in found])
 
-    return by_name(weighted(rows), metrics, outputs, kind)
+    return by_name(together(parts), metrics, outputs, loss.kind(network.output_activation()))

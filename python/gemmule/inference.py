@@ -101,11 +101,12 @@ def predict_proba(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict_proba`."""
     output = network.output_activation()
     kind = None if network.loss is None else network.loss.kind(output)
-    if kind == "cross_entropy":
+    if kind in ("cross_entropy", "kl_divergence"):
         return ops.softmax(predict(network, X))
     if kind == "bce_with_logits":
         return ops.activation(predict(network, X), "sigmoid")
-    if kind in ("bce", "cross_entropy_probabilities") or output in ("softmax", "sigmoid"):
+    probabilities = ("bce", "cross_entropy_probabilities", "kl_divergence_probabilities")
+    if kind in probabilities or output in ("softmax", "sigmoid"):
         return predict(network, X)
     if kind is None:
         raise ValueError(

@@ -22,6 +22,7 @@ from .programs import Programs
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ._weights import ClassWeight
     from .lowering import Builder
     from .metrics import MetricLike
 
@@ -138,14 +139,16 @@ class Network(Layer):
         *,
         metrics: "Sequence[MetricLike] | None" = None,
         loss: str | Loss | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...}, means over the samples, without dropout.
 
         metrics: as for `fit`; by default accuracy for a loss of classification. loss: by default the
-        one trained with. X and y may be larger than memory, or X an iterable of batches, as for `fit`."""
+        one trained with. sample_weight: (N,), what each sample counts in all the means. X and y may be larger
+        than memory, or X an iterable of batches, as for `fit`, then without weights."""
         from . import training
 
-        return training.evaluate(self, X, y, metrics=metrics, loss=loss)
+        return training.evaluate(self, X, y, metrics=metrics, loss=loss, sample_weight=sample_weight)
 
     def fit(
         self,
@@ -160,6 +163,8 @@ class Network(Layer):
         shuffle: bool | str | ArrayLike = True,
         validation_split: float = 0.0,
         validation_data: Any = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: "ClassWeight | None" = None,
         metrics: "Sequence[MetricLike]" = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
@@ -170,9 +175,9 @@ class Network(Layer):
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
-        loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
-            takes that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
-            cross_entropy.
+        loss: mse, half_mse, mae, huber, bce, bce_with_logits, hinge, cross_entropy, kl_divergence, poisson,
+            or an object of `gemmule.losses`, where they have settings; None takes that of the last fit. y is
+            (N, n), or (N,) for one output, or integer labels (N,) for cross_entropy and hinge.
         optimizer: sgd, adam, adamw, rmsprop, adagrad, lion, muon, lbfgs (with defaults, starting afresh), or
             an object of `gemmule.optim`, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
@@ -182,7 +187,15 @@ class Network(Layer):
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
             gives the indices of the samples, "blocks" reads an array in blocks, as below.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
-            for integer classes. validation_data: (X, y) instead, or batches of them.
+            for integer classes. validation_data: (X, y), or (X, y, sample_weight), or batches of (X, y),
+            instead.
+        sample_weight: (N,), what each sample counts, at least 0: the loss of an update is sum w l / sum w, so
+            that weights of whole numbers do what repeated rows would. Metrics count them too. A sample of
+            weight 0 counts nothing, whatever its target; an update of such samples has the gradient 0. For
+            arrays in memory.
+        class_weight: {class: weight}, 1 for those that are not named, or "balanced", the inverse of how often
+            each class occurs, N / (classes N_class). It multiplies sample_weight in the losses, those of
+            validation too; metrics do not count it.
         metrics: names (accuracy, top_k, precision, recall, f1, auc, mse, mae, r2), objects of
             `gemmule.metrics`, or functions of (targets, outputs).
         progress: True shows it; None does so on a terminal.
@@ -231,6 +244,8 @@ class Network(Layer):
             shuffle=shuffle,
             validation_split=validation_split,
             validation_data=validation_data,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             metrics=metrics,
             progress=progress,
             callbacks=callbacks,

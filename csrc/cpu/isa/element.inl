@@ -4,8 +4,8 @@
 #include "core/activations.h"
 #include "core/philox.h"
 #include "cpu/isa/loops.h"
+#include "cpu/isa/losses.inl"
 #include "cpu/isa/math.h"
-#include "cpu/isa/rows.inl"
 #include "cpu/isa/update.inl"
 #include "cpu/kernels.h"
 #if defined(__SSE2__)
