@@ -173,7 +173,9 @@ class BlockGemm {
       const Index count = std::min(group_, tiles_ - t0);
       for (Index t = 0; t < count; ++t) strips[t] = strip(t0 + t, depth, first, last);
       const Span rows{strips[0].rows.begin, strips[count - 1].rows.end};
+      Ahead ahead = lines_ahead(t0 + count, depth, pieces(cols.size(), panel_));
       for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
+        ahead.fetch();
         const Index width = panel.end - panel.begin;
         const Index vectors = (width == panel_ ? panel_vectors_ : pieces(width, k_.lanes)) - 1;
         for (Index t = 0; t < count; ++t) {
@@ -190,6 +192,54 @@ class BlockGemm {
       finish_rows(kernels_, call_, rows, cols);
       if (call_.listener) tell(rows, cols);
     }
+  }
+
+  // What the next strip is made of, fetched into L2 a few lines at a time while the tiles of this one are
+  // computed: a strip of 6 x 341 packed from L3 takes 3,500 cycles, from L2 1,100.
+  struct Ahead {
+    const T* at = nullptr;      // the next line
+    Index lines = 0, left = 0;  // of a row; of this row, still to fetch
+    Index back = 0;             // from behind the last line of a row to the first of the next
+    Index rows = 0, share = 0;  // still to begin; lines at a time
+
+    void fetch() {
+      constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+      for (Index i = 0; i < share; ++i, at += line) {
+        if (left == 0) {
+          if (rows == 0) return;
+          --rows, left = lines, at += back;
+        }
+        --left;
+        __builtin_prefetch(at, 0, 2);
+      }
+    }
+  };
+
+  Ahead lines_ahead(Index t, Span depth, Index calls) const {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    Ahead ahead;
+    if (a_in_place_ || t >= tiles_) return ahead;
+    const MatrixView<const T>& a = call_.a;
+    const Index height = row(t + 1) - row(t);
+    if (!first_columns_ && keeps_strips_) {
+      ahead.at = strip_of(t);
+      ahead.rows = 1;
+      ahead.lines = pieces(height * depth.size(), line);
+    } else if (a.col_stride == 1) {
+      ahead.at = a.data + row(t) * a.row_stride + depth.begin;
+      ahead.rows = height;
+      ahead.lines = pieces(depth.size(), line);
+      ahead.back = a.row_stride - ahead.lines * line;
+    } else {
+      // The last element of each column; the first ones came with the strip before.
+      ahead.at = a.data + (row(t + 1) - 1) * a.row_stride + depth.begin * a.col_stride;
+      ahead.rows = depth.size();
+      ahead.lines = 1;
+      ahead.back = a.col_stride - line;
+    }
+    ahead.share = pieces(ahead.lines * ahead.rows, calls);
+    ahead.at -= ahead.back;
+    return ahead;
   }
 
   Strip strip(Index t, Span depth, bool first, bool last) const {

@@ -8,5 +8,6 @@
 #define GEMMULE_REGISTERS 16
 #define GEMMULE_STRIP_ROWS 4
 #define GEMMULE_DEPTH_BLOCK 384
+#define GEMMULE_DEPTH_BLOCK_F64 192
 #define GEMMULE_COLUMN_BLOCK_BYTES (192 * 1024)  // 3/4 of the smallest L2 met, 256 KB
 #include "cpu/isa/table.inl"

@@ -7,5 +7,6 @@
 #define GEMMULE_REGISTERS 32
 #define GEMMULE_STRIP_ROWS 8
 #define GEMMULE_DEPTH_BLOCK 384
+#define GEMMULE_DEPTH_BLOCK_F64 192
 #define GEMMULE_COLUMN_BLOCK_BYTES (384 * 1024)  // 3/4 of 512 KB
 #include "cpu/isa/table.inl"

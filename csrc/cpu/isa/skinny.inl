@@ -110,13 +110,7 @@ static void strip(const TileArgs<T>& g) {
 // Lane i of the result: the sum of the lanes of row[i], added in one order for all i.
 template <class T>
 GM_INLINE Vec<T> sums_of(Vec<T> (&row)[lanes<T>]) {
-  using Order = typename UpTo<lanes<T>>::type;
-#pragma GCC unroll 8
-  for (int half = lanes<T> / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < half; ++i)
-      row[i] =
-          interleave<T, 0>(row[i], row[i + half], Order{}) + interleave<T, 1>(row[i], row[i + half], Order{});
+  meet_by_halves<T>(row, [](Vec<T>& a, Vec<T>&, Vec<T> lower, Vec<T> upper) { a = lower + upper; });
   return row[0];
 }
 

@@ -10,9 +10,8 @@ namespace gemmule::cpu::GEMMULE_ISA {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  // GEMMULE_DEPTH_BLOCK counts floats: a strip of A, rows x depth, takes the same part of L1, at most half,
-  // in either type.
-  constexpr Index depth = GEMMULE_DEPTH_BLOCK * Index(sizeof(float)) / Index(sizeof(T));
+  // A strip of A, rows x depth, takes at most half of L1 in either type.
+  constexpr Index depth = sizeof(T) == sizeof(float) ? GEMMULE_DEPTH_BLOCK : GEMMULE_DEPTH_BLOCK_F64;
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
   return {gemm, skinny_kernels<T>(), element_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
