@@ -33,6 +33,13 @@ struct Operand {
 struct StepScalars {
   std::uint64_t key = 0;   // the network's Philox key
   std::uint64_t step = 0;  // training steps before this one
+  // Where several batches make one step:
+  Index before = 0;    // the step's samples in earlier batches
+  Index of_step = 0;   // its samples in all; 0: those of this batch
+  bool first = false;  // gradients are written, even by ops that add to them later
+
+  // What the mean of the losses is taken over, in a batch of so many rows.
+  Index samples(Index rows) const { return of_step > 0 ? of_step : rows; }
 };
 
 // Where one parameter lies; its gradient and slots are arranged alike.
@@ -100,6 +107,8 @@ struct Backend {
   double (*max_gradient)(DType type, const ParameterRange& range, const Team& team);
   // The same of a value.
   double (*max_abs)(const Operand& x, const Team& team);
+  // dst = scale * src, on one thread.
+  void (*scale_bytes)(DType type, Index count, const std::uint8_t* src, double scale, std::byte* dst);
   // Up to how many outputs a product is best made from rows of so many columns that lie apart, rather than
   // from a gathered copy. Other ops do not read a listed value; max_abs does.
   Index (*most_outputs_of_listed)(DType type, Index cols);

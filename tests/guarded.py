@@ -74,3 +74,15 @@ def multiply(isa: str) -> None:
             for memory in memories[:3]
         )
         np.testing.assert_array_equal(gm.ops.matmul(a, b, out=out), np.matmul(a, b))
+
+
+def scale_bytes(isa: str) -> None:
+    """Bytes and what becomes of them, flush with either end."""
+    _core.force_isa(isa)
+    memories = [Guarded(1 << 13) for _ in range(2)]
+    for count, dtype, end in itertools.product(range(1, 70), DTYPES, (False, True)):
+        values = np.arange(count, dtype=np.uint8)[None]
+        x = memories[0].place(values, 0, end)
+        out = memories[1].place(np.zeros((1, count), dtype), 0, end)
+        _core.scale_bytes(x, 0.5, out)
+        np.testing.assert_array_equal(out, values * 0.5)

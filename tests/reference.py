@@ -241,18 +241,60 @@ def bce_with_logits(pred: Array, target: Array) -> tuple[float, Array]:
     return float(loss.mean()), (logistic(pred) - target) / pred.size
 
 
-def cross_entropy(pred: Array, target: Array) -> tuple[float, Array]:
+def huber(pred: Array, target: Array, delta: float = 1.0) -> tuple[float, Array]:
+    d = pred - target
+    loss = np.where(abs(d) <= delta, d * d / 2, delta * (abs(d) - delta / 2))
+    return float(loss.mean()), np.clip(d, -delta, delta) / d.size
+
+
+def hinge(pred: Array, target: Array) -> tuple[float, Array]:
+    """Targets -1 and 1; or labels (N,), where the right output is to be 1 above the largest other."""
+    if target.ndim == 1:
+        rows = np.arange(len(pred))
+        others = np.where(one_hot(target, pred.shape[1]) == 1, -np.inf, pred)
+        rival = others.argmax(axis=1)
+        missing = np.maximum(0, 1 + pred[rows, rival] - pred[rows, target])
+        grad = np.zeros_like(pred)
+        grad[rows, rival] = missing > 0
+        grad[rows, target] = -grad[rows, rival]
+        return float(missing.mean()), grad / len(pred)
+    missing = np.maximum(0, 1 - target * pred)
+    return float(missing.mean()), -target * (missing > 0) / pred.size
+
+
+def poisson(pred: Array, target: Array, log_input: bool = True, eps: float = 1e-8) -> tuple[float, Array]:
+    """Counts, of the rate exp(pred) or pred."""
+    if log_input:
+        return float((np.exp(pred) - target * pred).mean()), (np.exp(pred) - target) / pred.size
+    loss = pred - target * np.log(pred + eps)
+    return float(loss.mean()), (1 - target / (pred + eps)) / pred.size
+
+
+def smoothed(target: Array, classes: int, smoothing: float) -> Array:
+    t = one_hot(target, classes) if target.ndim == 1 else target
+    return t * (1 - smoothing) + smoothing / classes
+
+
+def kl_divergence(pred: Array, target: Array) -> tuple[float, Array]:
+    """On logits; the targets are distributions."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        negative_entropy = np.where(target == 0, 0, target * np.log(target)).sum(axis=-1).mean()
+    loss, grad = cross_entropy(pred, target)
+    return float(loss + negative_entropy), grad
+
+
+def cross_entropy(pred: Array, target: Array, smoothing: float = 0.0) -> tuple[float, Array]:
     """On logits. Target: labels (N,), or a distribution over the classes (N, C)."""
-    t = one_hot(target, pred.shape[-1]) if target.ndim == 1 else target
+    t = smoothed(target, pred.shape[-1], smoothing)
     # 0 log 0 = 0: a class of weight zero does not count, however small its probability.
     loss = -np.where(t == 0, 0, t * log_softmax(pred)).sum(axis=-1)
     grad = softmax(pred) * t.sum(axis=-1, keepdims=True) - t
     return float(loss.mean()), grad / len(pred)
 
 
-def cross_entropy_probabilities(pred: Array, target: Array) -> tuple[float, Array]:
+def cross_entropy_probabilities(pred: Array, target: Array, smoothing: float = 0.0) -> tuple[float, Array]:
     """On the output of a softmax, away from p = 0."""
-    t = one_hot(target, pred.shape[-1]) if target.ndim == 1 else target
+    t = smoothed(target, pred.shape[-1], smoothing)
     with np.errstate(divide="ignore", invalid="ignore"):
         loss = -np.where(t == 0, 0, t * np.log(pred)).sum(axis=-1)
         grad = -np.where(t == 0, 0, t / pred)
@@ -263,9 +305,13 @@ LOSSES: dict[str, Callable[[Array, Array], tuple[float, Array]]] = {
     "mse": mse,
     "half_mse": half_mse,
     "mae": mae,
+    "huber": huber,
     "bce": bce,
     "bce_with_logits": bce_with_logits,
+    "hinge": hinge,
     "cross_entropy": cross_entropy,
+    "kl_divergence": kl_divergence,
+    "poisson": poisson,
 }
 
 

@@ -160,6 +160,25 @@ def write_points(path: Path) -> tuple[Array, Array]:
     return X, names[y]
 
 
+def test_hinge_classifies_without_probabilities(capsys: Capture, tmp_path: Path) -> None:
+    data, path = tmp_path / "points.npz", tmp_path / "m.safetensors"
+    write_points(data)
+    out, _ = run(capsys, "train", str(data), "--hidden", "8", "--loss", "hinge", "--out", str(path))
+    assert accuracy(out) > 97
+    assert accuracy(run(capsys, "evaluate", str(path), str(data))[0]) == accuracy(out)
+    assert "north" in run(capsys, "predict", str(path), str(data))[0]
+    _, error = run(capsys, "predict", str(path), str(data), "--proba", status=2)
+    assert "trained with hinge, which gives no probabilities" in error
+
+
+def test_huber_fits_numbers(capsys: Capture, tmp_path: Path) -> None:
+    data = tmp_path / "numbers.npz"
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    np.savez(data, X=X, y=X[:, :1] * 2)
+    out, _ = run(capsys, "train", str(data), "--hidden", "8", "--loss", "huber", "--lr", "0.01")
+    assert float(out.split("R2 ")[1].split()[0]) > 0.9
+
+
 def test_npz_with_names_and_unscaled_columns(capsys: Capture, tmp_path: Path) -> None:
     data, path = tmp_path / "points.npz", tmp_path / "m.safetensors"
     X, y = write_points(data)
@@ -266,6 +285,24 @@ def test_models_saved_from_python(capsys: Capture, tmp_path: Path) -> None:
     out, _ = run(capsys, "predict", path, "digits", "--limit", "3")
     assert out.splitlines()[0] == "row,label"
     assert "preprocessing: none stored" in run(capsys, "info", path)[0]
+
+
+def test_models_of_bytes_saved_from_python(capsys: Capture, tmp_path: Path) -> None:
+    """Their scale is applied to bytes, and to nothing else."""
+    X, y = datasets.digits(scale=False)
+    pixels = (X * 15).astype(np.uint8)
+    net = gm.Network.mlp([64, 16, 10], rng=0)
+    net.fit(pixels, y, loss="cross_entropy", epochs=5, scale=1 / 240)
+    path = str(tmp_path / "m.safetensors")
+    net.save(path)
+    expected = 100 * net.evaluate(pixels, y)["accuracy"]
+    for name, inputs in (("bytes", pixels), ("reals", X / 16)):
+        np.savez(tmp_path / f"{name}.npz", X=inputs, y=y)
+        out, _ = run(capsys, "evaluate", path, str(tmp_path / f"{name}.npz"))
+        assert accuracy(out) == pytest.approx(expected, abs=0.006)
+    net.preprocessing["uint8_scale"] = "large"
+    net.save(path)
+    refused(capsys, "evaluate", path, str(tmp_path / "bytes.npz"), status=1, match="uint8_scale")
 
 
 def test_info_describes_the_file(capsys: Capture, model: str) -> None:

@@ -104,8 +104,12 @@ def test_loss(isa: str, loss: str) -> None:
         pred = rng.uniform(0.05, 0.95, (6, 5))
     if loss.startswith("bce"):
         targets = [rng.integers(0, 2, (6, 5)).astype(float), rng.random((6, 5))]
-    if loss == "cross_entropy":
-        targets = [rng.integers(0, 5, 6), rng.dirichlet(np.ones(5), 6)]
+    if loss in ("cross_entropy", "kl_divergence"):
+        targets = [rng.integers(0, 5, 6), rng.dirichlet(np.ones(5), 6)][loss == "kl_divergence" :]
+    if loss == "hinge":
+        targets = [rng.choice([-1.0, 1.0], (6, 5)), rng.integers(0, 5, 6)]
+    if loss == "poisson":
+        targets = [rng.poisson(2, (6, 5)).astype(float)]
     function = getattr(gm.losses, loss)
     for target in targets:
         _, grad = function(pred, target)
@@ -137,8 +141,12 @@ def test_network_of_each_loss(isa: str, loss: str) -> None:
     target: Array = points((7, 3), seed=1)
     if loss.startswith("bce"):
         target = rng.integers(0, 2, (7, 3)).astype(float)
-    if loss == "cross_entropy":
+    if loss in ("cross_entropy", "hinge"):
         target = rng.integers(0, 3, 7)
+    if loss == "kl_divergence":
+        target = rng.dirichlet(np.ones(3), 7)
+    if loss == "poisson":
+        target = rng.poisson(2, (7, 3)).astype(float)
     net = network(gm.Dense(4, 6, "tanh"), gm.Dense(6, 3, "sigmoid" if loss == "bce" else "identity"))
     check_network(net, points((7, 4)), loss, target)
 

@@ -324,5 +324,5 @@ def test_a_user_layer_comes_back_through_custom(tmp_path: Path) -> None:
 def test_cross_entropy_takes_one_axis_of_classes() -> None:
     net = gm.Network([gm.Activation("softmax")], input_shape=(3, 4))
     targets = np.zeros((5, 3, 4), np.float32)
-    with pytest.raises(gm.ShapeError, match=r"cross_entropy: output \(3, 4\)"):
+    with pytest.raises(gm.ShapeError, match=r"cross_entropy\w*: output \(3, 4\)"):
         net.evaluate(np.zeros((5, 3, 4), np.float32), targets, loss="cross_entropy")

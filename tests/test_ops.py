@@ -241,9 +241,20 @@ def loss_case(name: str, shape: tuple[int, int], dtype: type, seed: int = 4) -> 
         return pred, [rng.integers(0, 2, shape), rng.random(shape).astype(dtype)]
     if name.startswith("cross_entropy"):
         labels = rng.integers(0, shape[1], shape[0])
-        soft = rng.dirichlet(np.ones(shape[1]), shape[0]).astype(dtype)
-        return pred, [labels, reference.one_hot(labels, shape[1]).astype(dtype), soft]
+        return pred, [labels, *distributions(labels, shape[1], dtype)]
+    if name == "kl_divergence":
+        return pred, distributions(rng.integers(0, shape[1], shape[0]), shape[1], dtype)
+    if name == "hinge":
+        labels = [rng.integers(0, shape[1], shape[0])] if shape[1] > 1 else []
+        return pred, [rng.choice([-1, 1], shape), *labels]
+    if name == "poisson":
+        return pred / 3, [rng.poisson(2, shape), rng.random(shape).astype(dtype)]
     return pred, [real, pred.copy()]
+
+
+def distributions(labels: Array, classes: int, dtype: type) -> list[Array]:
+    soft = np.random.default_rng(6).dirichlet(np.ones(classes), len(labels))
+    return [reference.one_hot(labels, classes).astype(dtype), soft.astype(dtype)]
 
 
 @pytest.mark.parametrize("name", list(reference.LOSSES))
@@ -251,7 +262,7 @@ def loss_case(name: str, shape: tuple[int, int], dtype: type, seed: int = 4) -> 
 def test_loss_and_gradient(isa: str, dtype: type, name: str) -> None:
     """Terms of order 10 at most, each a few roundings; the mean of many is no worse than one."""
     eps = float(np.finfo(dtype).eps)
-    for shape in [s for s in [*ROWS, (64, 10), (33, 2)] if s[1] > 1 or not name.startswith("cross")]:
+    for shape in [s for s in [*ROWS, (64, 10), (33, 2)] if s[1] > 1 or not name.startswith(("cross", "kl"))]:
         pred, targets = loss_case(name, shape, dtype)
         for target in targets:
             loss, grad = getattr(gm.losses, name)(pred, target)

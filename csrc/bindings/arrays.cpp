@@ -4,14 +4,14 @@ namespace gemmule::bindings {
 
 namespace {
 
+std::string type_name(const py::array& array) { return py::str(array.dtype()).cast<std::string>(); }
+
+}  // namespace
+
 bool has_type(const py::array& array, DType type) {
   const py::dtype dtype = array.dtype(), wanted = numpy_dtype(type);
   return dtype.is(wanted) || dtype.equal(wanted);  // the same object, as almost always, or its equal
 }
-
-std::string type_name(const py::array& array) { return py::str(array.dtype()).cast<std::string>(); }
-
-}  // namespace
 
 DType dtype_of(const py::array& array, const char* what) {
   for (DType type : {DType::f32, DType::f64, DType::i64})
@@ -27,6 +27,8 @@ py::dtype numpy_dtype(DType type) {
       return py::dtype::of<double>();
     case DType::i64:
       return py::dtype::of<std::int64_t>();
+    case DType::u8:
+      return py::dtype::of<std::uint8_t>();
   }
   fail(ErrorKind::dtype, "a dtype without a NumPy name");
 }

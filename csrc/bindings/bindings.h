@@ -34,6 +34,7 @@ void bind_ops(py::module_& m);
 DType dtype_of(const py::array& array,
                const char* what);  // float32, float64 or int64 in native order; else DTypeError
 py::dtype numpy_dtype(DType type);
+bool has_type(const py::array& array, DType type);
 void require_type(const py::array& array, DType type, const char* what);
 Shape shape_of(const py::array& array);
 // C-contiguous, aligned, of this type; `writable` for outputs. Errors name `what`.

@@ -64,6 +64,30 @@ ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::
   return g.apply(OpKind::python, {x}, attrs, name);
 }
 
+// Functions of (prediction, target), each with arrays of its own.
+void set_custom_loss(PyGraph& self, ValueId output, py::object value, py::object gradient) {
+  Graph& g = self.graph;
+  require(output >= 0 && static_cast<std::size_t>(output) < g.values.size(), ErrorKind::value,
+          "custom_loss: the graph has no value ", output);
+  const Shape dims = g.info(output).dims;
+  const DType type = g.type;
+  const auto held_value = shared(std::move(value)), held_gradient = shared(std::move(gradient));
+  const auto call = [=](const py::object& f, Index rows, const void* pred, const void* target, bool labels) {
+    return f(copy_of(type, rows, dims, pred),
+             labels ? copy_of(DType::i64, rows, Shape{}, target) : copy_of(type, rows, dims, target));
+  };
+  g.custom_loss.value = [=](Index rows, const void* pred, const void* target, bool labels, double* losses) {
+    const py::gil_scoped_acquire gil;
+    copy_result(call(*held_value, rows, pred, target, labels), DType::f64, Shape{rows}, losses,
+                "custom loss: value");
+  };
+  g.custom_loss.gradient = [=](Index rows, const void* pred, const void* target, bool labels, void* dpred) {
+    const py::gil_scoped_acquire gil;
+    copy_result(call(*held_gradient, rows, pred, target, labels), type, batch_of(rows, dims), dpred,
+                "custom loss: gradient");
+  };
+}
+
 }  // namespace
 
 PyGraph::PyGraph(const std::string& dtype) : graph(gemmule::dtype_of(dtype)) {}
@@ -136,6 +160,7 @@ void bind_graph(py::module_& m) {
           py::arg("a"), py::arg("b"), py::arg("name"))
       .def("python", &python_op, py::arg("x"), py::arg("dims"), py::arg("forward"), py::arg("backward"),
            py::arg("name"))
+      .def("custom_loss", &set_custom_loss, py::arg("output"), py::arg("value"), py::arg("gradient"))
       .def(
           "dims",
           [](const PyGraph& self, ValueId value) {

@@ -1,6 +1,7 @@
 // Elementwise kernels, softmax and losses on NumPy arrays.
 #include "bindings/programs.h"
 #include "core/activations.h"
+#include "core/losses.h"
 #include "core/names.h"
 #include "cpu/dispatch.h"
 
@@ -16,7 +17,8 @@ void for_type(const py::array& x, const char* op, const Body& body) {
     case DType::f64:
       return body(double{});
     case DType::i64:
-      fail(ErrorKind::dtype, op, " is int64, not float32 or float64");
+    case DType::u8:
+      fail(ErrorKind::dtype, op, " is ", name_of(dtype_of(x, op)), ", not float32 or float64");
   }
 }
 
@@ -65,6 +67,21 @@ void unary(const char* what, const py::array& x, py::array& out, const Kernel& k
     T* to = writable<T>(out);
     in_parallel(x.size(), elementwise * static_cast<double>(x.size()), line,
                 [&](Span s) { kernel(cpu::kernels<T>().element, s.size(), from + s.begin, to + s.begin); });
+  });
+}
+
+void scale_bytes(const py::array& x, double scale, py::array out) {
+  require_array(x, DType::u8, "scale_bytes: x");
+  for_type(out, "scale_bytes: out", [&]<class T>(T) {
+    require_like(out, out, "scale_bytes: out", true);
+    require(shape_of(out) == shape_of(x), ErrorKind::shape, "scale_bytes: out has shape ", shape_of(out),
+            ", not ", shape_of(x));
+    const auto* from = static_cast<const std::uint8_t*>(x.data());
+    T* to = writable<T>(out);
+    in_parallel(x.size(), static_cast<double>(x.size()), line, [&](Span s) {
+      if (s.size() > 0)
+        cpu::kernels<T>().element.scale_bytes(s.size(), from + s.begin, static_cast<T>(scale), to + s.begin);
+    });
   });
 }
 
@@ -152,7 +169,9 @@ void sum_rows(const py::array& x, py::array out, bool accumulate) {
 
 // Prediction (rows, cols) and its target, checked.
 struct LossArrays {
-  LossArrays(Loss loss, const py::array& pred, const py::array& target) {
+  LossArrays(Loss which, double value, const py::array& pred, const py::array& target)
+      : loss(which), parameter(value) {
+    require(loss != Loss::custom, ErrorKind::value, "loss: custom has no kernel");
     require_like(pred, pred, "loss: pred");
     require(pred.ndim() == 2 && pred.shape(0) > 0, ErrorKind::shape, "loss: pred ", shape_of(pred),
             " is not a batch (N, outputs)");
@@ -163,36 +182,42 @@ struct LossArrays {
       require_like(target, pred, "loss: target");
       return;
     }
-    require(loss == Loss::cross_entropy || loss == Loss::cross_entropy_probabilities, ErrorKind::dtype,
-            "loss: ", name_of(loss), " takes real targets, not int64 labels");
+    require(takes_labels(loss) && cols > 1, ErrorKind::dtype, "loss: ", name_of(loss),
+            " takes real targets, not int64 labels");
     const Index count = require_labels(target, Shape{cols}, "loss");
     require(count == rows, ErrorKind::shape, "loss: pred has ", rows, " samples, target ", count);
   }
+  template <class T>
+  cpu::LossArgs<T> args(const py::array& pred, const py::array& target) const {
+    return {loss, static_cast<T>(parameter), rows, cols, data<T>(pred), target.data(), labels};
+  }
+  Loss loss;
+  double parameter;
   Index rows, cols;
   bool labels;
 };
 
-double loss(const std::string& kind, const py::array& pred, const py::array& target) {
+double loss(const std::string& kind, double parameter, const py::array& pred, const py::array& target) {
   const Loss which = loss_of(kind);
   double mean = 0;
   for_type(pred, "loss: pred", [&]<class T>(T) {
-    const LossArrays x(which, pred, target);
+    const LossArrays x(which, parameter, pred, target);
     std::vector<double> samples(static_cast<std::size_t>(x.rows));
-    cpu::kernels<T>().element.loss(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
-                                   samples.data());
+    cpu::kernels<T>().element.loss(x.args<T>(pred, target), samples.data());
     for (double sample : samples) mean += sample;
     mean /= static_cast<double>(x.rows);
   });
   return mean;
 }
 
-void loss_grad(const std::string& kind, const py::array& pred, const py::array& target, py::array out) {
+void loss_grad(const std::string& kind, double parameter, const py::array& pred, const py::array& target,
+               py::array out) {
   const Loss which = loss_of(kind);
   for_type(pred, "loss: pred", [&]<class T>(T) {
-    const LossArrays x(which, pred, target);
+    const LossArrays x(which, parameter, pred, target);
     require_like(out, pred, "loss: out", true);
-    cpu::kernels<T>().element.loss_grad(which, x.rows, x.cols, data<T>(pred), target.data(), x.labels,
-                                        T(1) / static_cast<T>(x.rows), writable<T>(out));
+    cpu::kernels<T>().element.loss_grad(x.args<T>(pred, target), T(1) / static_cast<T>(x.rows), nullptr,
+                                        writable<T>(out));
   });
 }
 
@@ -228,13 +253,15 @@ void bind_ops(py::module_& m) {
               []<class T>(const cpu::ElementKernels<T>& k, Index n, const T* a, T* b) { k.erf(n, a, b); });
       },
       py::arg("x"), py::arg("out"));
+  m.def("scale_bytes", &scale_bytes, py::arg("x"), py::arg("scale"), py::arg("out"));
   m.def("softmax", &softmax, py::arg("z"), py::arg("out"));
   m.def("softmax_grad", &softmax_grad, py::arg("dh"), py::arg("h"), py::arg("out"));
   m.def("dropout", &dropout, py::arg("x"), py::arg("out"), py::arg("rate"), py::arg("key"), py::arg("step"),
         py::arg("layer"));
   m.def("sum_rows", &sum_rows, py::arg("x"), py::arg("out"), py::arg("accumulate"));
-  m.def("loss", &loss, py::arg("kind"), py::arg("pred"), py::arg("target"));
-  m.def("loss_grad", &loss_grad, py::arg("kind"), py::arg("pred"), py::arg("target"), py::arg("out"));
+  m.def("loss", &loss, py::arg("kind"), py::arg("parameter"), py::arg("pred"), py::arg("target"));
+  m.def("loss_grad", &loss_grad, py::arg("kind"), py::arg("parameter"), py::arg("pred"), py::arg("target"),
+        py::arg("out"));
 }
 
 }  // namespace gemmule::bindings

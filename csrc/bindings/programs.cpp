@@ -93,7 +93,9 @@ struct PyTape {
   py::object held;
 };
 
-py::tuple run_evaluator(Evaluator& self, const py::array& x, const py::array& y) {
+py::tuple run_evaluator(Evaluator& self, const py::array& x, const py::array& y,
+                        const std::optional<py::array>& weights,
+                        const std::optional<py::array>& metric_weights) {
   const Graph& g = self.graph();
   const Index rows = require_batch(x, g.type, g.info(input_of(g)).dims, "evaluate: x");
   require(rows > 0, ErrorKind::value, "evaluate: no samples");
@@ -102,12 +104,13 @@ py::tuple run_evaluator(Evaluator& self, const py::array& x, const py::array& y)
   require_rows("evaluate", rows,
                labels ? require_labels(y, dims, "evaluate") : require_batch(y, g.type, dims, "evaluate: y"),
                "y");
+  const SampleWeights counts = weights_of(weights, metric_weights, rows, "evaluate");
   Poll poll = signal_poll();
   const std::byte *from = bytes(x), *targets = bytes(y);
   std::vector<double> means;
   {
     const py::gil_scoped_release release;
-    means = self.run(from, targets, labels, rows, poll);
+    means = self.run(from, targets, labels, counts, rows, poll);
   }
   if (means.empty()) raise_pending();
   return py::tuple(py::cast(means));
@@ -124,6 +127,18 @@ Index require_labels(const py::array& y, const Shape& output, const char* op) {
     require(label[i] >= 0 && label[i] < output[0], ErrorKind::value, what, ": y[", i, "] is ", label[i],
             ", classes are 0 to ", output[0] - 1);
   return rows;
+}
+
+SampleWeights weights_of(const std::optional<py::array>& loss, const std::optional<py::array>& metrics,
+                         Index rows, const char* op) {
+  const auto checked = [&](const std::optional<py::array>& weights) -> const double* {
+    if (!weights) return nullptr;
+    const std::string what = std::string(op) + ": weights";
+    require_rows(op, rows, require_batch(*weights, DType::f64, Shape{}, what.c_str()), "weights");
+    return static_cast<const double*>(weights->data());
+  };
+  require(loss || !metrics, ErrorKind::value, op, ": weights of metrics without weights of the loss");
+  return {checked(loss), checked(metrics)};
 }
 
 std::vector<Metric> metrics_of(const std::vector<std::string>& names) {
@@ -157,14 +172,16 @@ void bind_programs(py::module_& m) {
            [](const PyTape& self) { return self.tape.program().describe("forward and backward"); });
 
   py::class_<Evaluator>(m, "Evaluator")
-      .def(py::init([](const PyGraph& graph, ValueId output, const std::string& loss,
+      .def(py::init([](const PyGraph& graph, ValueId output, const std::string& loss, double parameter,
                        const std::vector<std::string>& metrics, Index capacity) {
              require_value(graph, output);
-             return std::make_unique<Evaluator>(graph.graph, output, loss_of(loss), metrics_of(metrics),
-                                                capacity);
+             return std::make_unique<Evaluator>(graph.graph, output, LossKind{loss_of(loss), parameter},
+                                                metrics_of(metrics), capacity);
            }),
-           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("capacity"))
-      .def("run", &run_evaluator, py::arg("x"), py::arg("y"));
+           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("parameter"), py::arg("metrics"),
+           py::arg("capacity"))
+      .def("run", &run_evaluator, py::arg("x"), py::arg("y"), py::arg("weights") = py::none(),
+           py::arg("metric_weights") = py::none());
 }
 
 }  // namespace gemmule::bindings

@@ -11,10 +11,11 @@ namespace {
 using PyPosition = std::tuple<Index, std::uint64_t, std::vector<double>>;  // see plan/train.h
 
 // One rate for every update that the call can make, and none above the largest that was named.
-const double* checked_rates(const py::array& rates, double largest, const FitCall& call, Index batch_size) {
+const double* checked_rates(const py::array& rates, double largest, const FitCall& call,
+                            const Batches& batches, Index per_step) {
   require_array(rates, DType::f64, "fit: rates");
-  const Index per_epoch = (call.rows + batch_size - 1) / batch_size;
-  Index updates = checked_mul(call.epochs, per_epoch) - call.begin.at / batch_size;
+  const Index done = batches.beginning_at(call.begin.at) / per_step;
+  Index updates = checked_mul(call.epochs, batches.updates()) - done;
   if (call.most_steps >= 0) updates = std::min(updates, call.most_steps);
   require(rates.ndim() == 1 && rates.size() >= updates, ErrorKind::shape, "fit: ", rates.size(),
           " rates for ", updates, " updates");
@@ -27,9 +28,11 @@ const double* checked_rates(const py::array& rates, double largest, const FitCal
 
 // A trainer and how far its last run came.
 struct PyTrainer {
-  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss,
-            const std::vector<std::string>& metrics, Index batch_size, bool keeps_output)
-      : trainer(graph.graph, output, loss_of(loss), metrics_of(metrics), batch_size, keeps_output) {}
+  PyTrainer(const PyGraph& graph, ValueId output, const std::string& loss, double parameter,
+            const std::vector<std::string>& metrics, Index batch_size, bool keeps_output, Index per_step)
+      : trainer(graph.graph, output, LossKind{loss_of(loss), parameter}, metrics_of(metrics), batch_size,
+                keeps_output, per_step),
+        per_step(per_step) {}
 
   std::vector<py::tuple> epochs() const {
     const Index width = result.epochs > 0 ? static_cast<Index>(result.means.size()) / result.epochs : 0;
@@ -46,12 +49,17 @@ struct PyTrainer {
                              std::uint64_t step, const std::string& rule_name, const Hyper& hyper,
                              Index updates, const std::vector<PyRange>& ranges,
                              const std::optional<PyPosition>& begin, std::optional<Index> steps,
-                             std::optional<py::array> rates, std::optional<py::array> outputs) {
+                             std::optional<py::array> rates, std::optional<py::array> outputs, double scale,
+                             const std::vector<Index>& sizes, const std::optional<py::array>& weights,
+                             const std::optional<py::array>& metric_weights) {
     result = {};  // first: whatever is raised below, it says how far this call came
     const Graph& g = trainer.graph();
     const Shape& dims = g.info(trainer.output()).dims;
     FitCall call;
-    call.rows = require_batch(x, g.type, g.info(input_of(g)).dims, "fit: x");
+    call.samples.bytes = has_type(x, DType::u8);
+    call.rows = require_batch(x, call.samples.bytes ? DType::u8 : g.type, g.info(input_of(g)).dims, "fit: x");
+    call.samples.scale = scale;
+    call.sizes = sizes;
     call.labels = dtype_of(y, "fit: y") == DType::i64;
     const Index targets =
         call.labels ? require_labels(y, dims, "fit") : require_batch(y, g.type, dims, "fit: y");
@@ -63,8 +71,9 @@ struct PyTrainer {
               " epochs");
       call.order = static_cast<const std::int64_t*>(order->data());
     }
-    call.x = bytes(x);
-    call.y = bytes(y);
+    call.weights = weights_of(weights, metric_weights, call.rows, "fit");
+    call.samples.x = bytes(x);
+    call.samples.y = bytes(y);
     call.epochs = epochs_wanted;
     call.shuffle = shuffle;
     call.start = {key, step};
@@ -79,7 +88,8 @@ struct PyTrainer {
       call.outputs = static_cast<std::byte*>(outputs->mutable_data());
     }
     Optimizer optimizer = optimizer_of(rule_name, hyper, updates, ranges);
-    if (rates) optimizer.rates = checked_rates(*rates, optimizer.args.lr, call, trainer.batch_size());
+    if (rates)
+      optimizer.rates = checked_rates(*rates, optimizer.args.lr, call, trainer.batches(call), per_step);
     Poll poll = signal_poll();
     {
       const py::gil_scoped_release release;
@@ -94,6 +104,7 @@ struct PyTrainer {
   }
 
   Trainer trainer;
+  Index per_step;
   FitResult result;
 };
 
@@ -101,14 +112,16 @@ struct PyTrainer {
 
 void bind_training(py::module_& m) {
   py::class_<PyTrainer>(m, "Trainer")
-      .def(py::init<const PyGraph&, ValueId, const std::string&, const std::vector<std::string>&, Index,
-                    bool>(),
-           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("metrics"), py::arg("batch_size"),
-           py::arg("keeps_output") = false)
+      .def(py::init<const PyGraph&, ValueId, const std::string&, double, const std::vector<std::string>&,
+                    Index, bool, Index>(),
+           py::arg("graph"), py::arg("output"), py::arg("loss"), py::arg("parameter"), py::arg("metrics"),
+           py::arg("batch_size"), py::arg("keeps_output") = false, py::arg("per_step") = 1)
       .def("run", &PyTrainer::run, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("epochs"),
            py::arg("order"), py::arg("shuffle"), py::arg("key"), py::arg("step"), py::arg("rule"),
            py::arg("hyper"), py::arg("updates"), py::arg("ranges"), py::arg("begin") = py::none(),
-           py::arg("steps") = py::none(), py::arg("rates") = py::none(), py::arg("outputs") = py::none())
+           py::arg("steps") = py::none(), py::arg("rates") = py::none(), py::arg("outputs") = py::none(),
+           py::arg("scale") = 1.0, py::arg("sizes") = std::vector<Index>(), py::arg("weights") = py::none(),
+           py::arg("metric_weights") = py::none())
       .def_property_readonly("position",
                              [](const PyTrainer& self) {
                                const Position& p = self.result.position;

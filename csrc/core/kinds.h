@@ -7,7 +7,7 @@ namespace gemmule {
 
 using Index = std::int64_t;
 
-enum class DType : std::uint8_t { f32, f64, i64 };
+enum class DType : std::uint8_t { f32, f64, i64, u8 };
 
 // Activations are functions of the pre-activation z; `slope` is their one parameter:
 // leaky_relu's slope for z < 0, elu's alpha, sigmoid's beta. The others ignore it.
@@ -33,8 +33,15 @@ enum class Loss : std::uint8_t {
   bce_with_logits,              // on logits
   cross_entropy,                // on logits
   cross_entropy_probabilities,  // on a softmax output
+  huber,
+  hinge,
+  poisson,                      // on the logarithm of the rate
+  poisson_rates,                // on the rate
+  kl_divergence,                // on logits
+  kl_divergence_probabilities,  // on a softmax output
+  custom,                       // the user's own, in Python
 };
-inline constexpr int loss_count = 7;
+inline constexpr int loss_count = 14;
 
 // What the operands of a product are rounded to; it accumulates in its own type all the same.
 enum class Precision : std::uint8_t { full, bf16 };

@@ -7,8 +7,20 @@ namespace {
 
 constexpr const char* act_names[act_count] = {"identity",  "relu", "leaky_relu", "elu",  "gelu",
                                               "gelu_tanh", "silu", "sigmoid",    "tanh", "softplus"};
-constexpr const char* loss_names[loss_count] = {
-    "mse", "half_mse", "mae", "bce", "bce_with_logits", "cross_entropy", "cross_entropy_probabilities"};
+constexpr const char* loss_names[loss_count] = {"mse",
+                                                "half_mse",
+                                                "mae",
+                                                "bce",
+                                                "bce_with_logits",
+                                                "cross_entropy",
+                                                "cross_entropy_probabilities",
+                                                "huber",
+                                                "hinge",
+                                                "poisson",
+                                                "poisson_rates",
+                                                "kl_divergence",
+                                                "kl_divergence_probabilities",
+                                                "custom"};
 constexpr const char* rule_names[] = {"sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "muon"};
 constexpr const char* precision_names[] = {"full", "bf16"};
 

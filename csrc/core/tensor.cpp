@@ -16,7 +16,7 @@ Index checked_add(Index a, Index b) {
 
 Index round_up(Index value, Index multiple) { return checked_add(value, multiple - 1) / multiple * multiple; }
 
-Index size_of(DType type) { return type == DType::f32 ? 4 : 8; }
+Index size_of(DType type) { return type == DType::f32 ? 4 : type == DType::u8 ? 1 : 8; }
 
 const char* name_of(DType type) {
   switch (type) {
@@ -26,6 +26,8 @@ const char* name_of(DType type) {
       return "float64";
     case DType::i64:
       return "int64";
+    case DType::u8:
+      return "uint8";
   }
   return "?";
 }

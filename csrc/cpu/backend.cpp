@@ -18,11 +18,14 @@ MatrixView<const T> matrix(const Operand& x) {
   return {x.as<const T>(), x.rows, x.cols, x.cols, 1};
 }
 
+// Whether the op adds to what its result holds.
+bool adds(const OpCall& call) { return call.attrs.accumulate && !call.scalars.first; }
+
 template <class T>
 void run_gemm(const OpCall& call, Gemm<T> g) {
   g.c = call.out.as<T>();
   g.c_row = g.b.cols;
-  g.beta = call.attrs.accumulate ? T(1) : T(0);
+  g.beta = adds(call) ? T(1) : T(0);
   gemm(kernels<T>(), call.team, g, call.workspace);
 }
 
@@ -112,7 +115,7 @@ void sum_rows(const OpCall& call) {
   const Operand& x = call.in[0];
   const Span cols = call.team.share(x.cols, line);
   kernels<T>().element.sum_rows(x.rows, cols.size(), x.as<const T>() + cols.begin, x.cols,
-                                call.out.as<T>() + cols.begin, call.attrs.accumulate);
+                                call.out.as<T>() + cols.begin, adds(call));
   if (call.update) update_stretch(*call.update, cols.begin, cols.size(), call.out.as<const T>() + cols.begin);
 }
 
@@ -157,7 +160,7 @@ void dropout(const OpCall& call) {
   args.step = call.scalars.step;
   args.layer = call.attrs.layer;
   args.rate = call.attrs.rate;
-  kernels<T>().element.dropout(args, rows.begin, rows.size(), cols,
+  kernels<T>().element.dropout(args, call.scalars.before + rows.begin, rows.size(), cols,
                                call.in[0].as<const T>() + rows.begin * cols,
                                call.out.as<T>() + rows.begin * cols);
 }
@@ -165,40 +168,45 @@ void dropout(const OpCall& call) {
 template <class T>
 void add(const OpCall& call) {
   const Span part = call.team.share(call.out.count(), line);
-  kernels<T>().element.add(part.size(), call.in[0].as<const T>() + part.begin,
-                           call.in[1].as<const T>() + part.begin, call.out.as<T>() + part.begin);
+  const T* other = call.in[1].as<const T>() + part.begin;
+  if (call.attrs.accumulate && !adds(call))  // to a gradient that begins here
+    std::copy_n(other, std::max<Index>(part.size(), 0), call.out.as<T>() + part.begin);
+  else
+    kernels<T>().element.add(part.size(), call.in[0].as<const T>() + part.begin, other,
+                             call.out.as<T>() + part.begin);
 }
 
 // A member's rows of prediction and target.
 template <class T>
-struct LossRows {
-  explicit LossRows(const OpCall& call)
-      : pred(call.in[0]), target(call.in[1]), rows(call.team.share(pred.rows)) {
-    labels = target.type == DType::i64;
-    const Index at = rows.begin * (labels ? 1 : target.cols);
-    first_target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
-    first_pred = pred.as<const T>() + rows.begin * pred.cols;
-  }
-  const Operand &pred, &target;
-  Span rows;
-  bool labels;
-  const void* first_target;
-  const T* first_pred;
-};
+LossArgs<T> loss_args(const OpCall& call, Span rows) {
+  const Operand &pred = call.in[0], &target = call.in[1];
+  const bool labels = target.type == DType::i64;
+  const Index at = rows.begin * (labels ? 1 : target.cols);
+  LossArgs<T> args;
+  args.loss = call.attrs.loss;
+  args.parameter = static_cast<T>(call.attrs.parameter);
+  args.rows = rows.size();
+  args.cols = pred.cols;
+  args.pred = pred.as<const T>() + rows.begin * pred.cols;
+  args.target = static_cast<const std::byte*>(target.data) + at * size_of(target.type);
+  args.labels = labels;
+  return args;
+}
 
 template <class T>
 void loss(const OpCall& call) {
-  const LossRows<T> x(call);
-  kernels<T>().element.loss(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
-                            x.labels, call.out.as<double>() + x.rows.begin);
+  const Span rows = call.team.share(call.in[0].rows);
+  kernels<T>().element.loss(loss_args<T>(call, rows), call.out.as<double>() + rows.begin);
 }
 
 template <class T>
 void loss_grad(const OpCall& call) {
-  const LossRows<T> x(call);
-  kernels<T>().element.loss_grad(call.attrs.loss, x.rows.size(), x.pred.cols, x.first_pred, x.first_target,
-                                 x.labels, T(1) / static_cast<T>(x.pred.rows),
-                                 call.out.as<T>() + x.rows.begin * x.pred.cols);
+  const Operand& pred = call.in[0];
+  const Span rows = call.team.share(pred.rows);
+  const T* shares = call.in.size() > 2 ? call.in[2].as<const T>() + rows.begin : nullptr;
+  const T mean = T(1) / static_cast<T>(call.scalars.samples(pred.rows));
+  kernels<T>().element.loss_grad(loss_args<T>(call, rows), mean, shares,
+                                 call.out.as<T>() + rows.begin * pred.cols);
 }
 
 void nothing(const OpCall&) {}  // a reshape is its input under another name
@@ -232,6 +240,8 @@ OpKernel kernel_of(OpKind op) {
       return nothing;
     case OpKind::python:
     case OpKind::python_grad:
+    case OpKind::python_loss:
+    case OpKind::python_loss_grad:
       return nullptr;  // the plan's own
   }
   return nullptr;
@@ -269,6 +279,11 @@ double max_abs(const Operand& x, const Team& team) {
   return kernels<T>().element.max_abs(part.size(), x.as<const T>() + part.begin);
 }
 
+template <class T>
+void scale_bytes(Index count, const std::uint8_t* src, double scale, std::byte* dst) {
+  kernels<T>().element.scale_bytes(count, src, static_cast<T>(scale), reinterpret_cast<T*>(dst));
+}
+
 // Weights (rows, cols) are the transpose of what multiplies.
 template <class T>
 void weights_to_panels(Index rows, Index cols, const void* matrix, void* panels, const Team& team) {
@@ -299,6 +314,9 @@ const Backend backend = {
     max_gradient,
     [](const Operand& x, const Team& team) {
       return x.type == DType::f64 ? max_abs<double>(x, team) : max_abs<float>(x, team);
+    },
+    [](DType type, Index count, const std::uint8_t* src, double scale, std::byte* dst) {
+      (type == DType::f64 ? scale_bytes<double> : scale_bytes<float>)(count, src, scale, dst);
     },
     [](DType type, Index cols) {
       return type == DType::f64 ? most_columns_of_listed<double>(cols) : most_columns_of_listed<float>(cols);

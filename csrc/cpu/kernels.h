@@ -143,6 +143,18 @@ struct DropoutArgs {
   double rate = 0;          // probability of zero
 };
 
+// Predictions and their targets: T (rows x cols), or for losses of classes std::int64_t (rows) where
+// `labels`.
+template <class T>
+struct LossArgs {
+  Loss loss;
+  T parameter;  // core/losses.h says of what
+  Index rows, cols;
+  const T* pred;
+  const void* target;
+  bool labels;
+};
+
 // Contiguous arrays, `count` or rows * cols long; dst may be any of the inputs itself, never a shifted
 // overlap.
 template <class T>
@@ -161,13 +173,11 @@ struct ElementKernels {
   // dst[j] = sum over rows of x[i * x_row + j] (+ dst[j] if accumulate), for j < cols; an accumulator takes
   // at most 384 terms.
   void (*sum_rows)(Index rows, Index cols, const T* x, Index x_row, T* dst, bool accumulate);
-  // Loss of each sample (a mean over outputs for the elementwise losses). `target` is T (rows x cols), or for
-  // the cross entropies std::int64_t (rows) when labels is true.
-  void (*loss)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels,
-               double* sample_loss);
-  // dpred = scale * d(sum of sample losses)/dpred.
-  void (*loss_grad)(Loss loss, Index rows, Index cols, const T* pred, const void* target, bool labels,
-                    T scale, T* dpred);
+  // Loss of each sample (a mean over outputs for the elementwise losses).
+  void (*loss)(const LossArgs<T>& args, double* sample_loss);
+  // dpred = scale * d(sum of sample losses)/dpred, or, where `shares` are given, row r by shares[r]; a share
+  // of 0 makes zeros, whatever pred and target are.
+  void (*loss_grad)(const LossArgs<T>& args, T scale, const T* shares, T* dpred);
   // One optimizer step over flat buffers, with the slots that the rule has, then the running average where
   // there is one. Returns the largest magnitude written (weights and slots), infinity where that is not a
   // number.
@@ -178,6 +188,8 @@ struct ElementKernels {
   void (*axpby)(Index count, T a, const T* x, T b, T* y);
   // max |x|, infinity where x holds NaN.
   double (*max_abs)(Index count, const T* x);
+  // dst = scale * src, with one rounding.
+  void (*scale_bytes)(Index count, const std::uint8_t* src, T scale, T* dst);
 };
 
 template <class T>

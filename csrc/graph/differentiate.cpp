@@ -46,8 +46,10 @@ ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input,
     const ParameterRef& p = graph.parameters[i];
     const ValueId grad = adjoints.of(p.value);
     if (grad == no_value) continue;
+    Attrs attrs;
+    attrs.accumulate = true;
     const ValueId sum =
-        accumulate ? graph.apply(OpKind::add, {p.value, grad}, {}, adjoints.name(p.value)) : grad;
+        accumulate ? graph.apply(OpKind::add, {p.value, grad}, attrs, adjoints.name(p.value)) : grad;
     if (accumulate) {
       // grad += d: the add reads the gradient in place of the parameter, which has its shape.
       Value held = graph.value(p.value);

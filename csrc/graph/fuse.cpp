@@ -94,11 +94,18 @@ void fuse_loss(Graph& graph, ValueId loss) {
   const int before = graph.producer(node.in[0]);
   if (before < 0) return;
   const Node& link = graph.nodes[static_cast<std::size_t>(before)];
-  const bool softmax = link.op == OpKind::softmax && node.attrs.loss == Loss::cross_entropy_probabilities;
-  const bool sigmoid = link.op == OpKind::activation && link.attrs.act == Act::sigmoid &&
-                       link.attrs.slope == 1 && node.attrs.loss == Loss::bce;
-  if (!softmax && !sigmoid) return;
-  node.attrs.loss = softmax ? Loss::cross_entropy : Loss::bce_with_logits;
+  Loss& kind = node.attrs.loss;
+  const bool softmax = link.op == OpKind::softmax;
+  const bool sigmoid =
+      link.op == OpKind::activation && link.attrs.act == Act::sigmoid && link.attrs.slope == 1;
+  if (softmax && kind == Loss::cross_entropy_probabilities)
+    kind = Loss::cross_entropy;
+  else if (softmax && kind == Loss::kl_divergence_probabilities)
+    kind = Loss::kl_divergence;
+  else if (sigmoid && kind == Loss::bce)
+    kind = Loss::bce_with_logits;
+  else
+    return;
   node.in[0] = link.in[0];
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "graph/op.h"
 #include "graph/passes.h"
 
 namespace gemmule {
@@ -20,7 +21,7 @@ bool takes_panels(const Graph& graph) {
   bool any = false;
   for (const Node& node : graph.nodes) {
     // Python may look at the parameters, and may throw.
-    if (node.op == OpKind::python || node.op == OpKind::python_grad) return false;
+    if (is_python(node.op)) return false;
     // Kernels that round what they pack read matrices as they are stored.
     if (node.attrs.precision != Precision::full) return false;
     any |= makes_gradient(graph, node);

@@ -27,6 +27,8 @@ enum class OpKind : std::uint8_t {
   python_grad,
   loss,
   loss_grad,
+  python_loss,
+  python_loss_grad,
 };
 
 using ValueId = int;
@@ -41,9 +43,10 @@ struct Attrs {
   double rate = 0;
   std::uint32_t layer = 0;
   Loss loss = Loss::mse;
+  double parameter = 0;  // of the loss
   int callback = -1;
   std::vector<Index> dims;  // of a reshape's result
-  bool accumulate = false;  // add to what `out` holds
+  bool accumulate = false;  // add to what `out` holds, unless a step begins: StepScalars::first
 };
 
 struct ValueInfo {
@@ -90,6 +93,12 @@ struct PythonOp {
   Shape dims;  // of y
 };
 
+// A loss in Python: of each sample, and its derivative in the prediction. `target` is labels or like `pred`.
+struct PythonLoss {
+  std::function<void(Index rows, const void* pred, const void* target, bool labels, double* losses)> value;
+  std::function<void(Index rows, const void* pred, const void* target, bool labels, void* dpred)> gradient;
+};
+
 struct Graph {
   explicit Graph(DType dtype) : type(dtype) {}
 
@@ -110,6 +119,7 @@ struct Graph {
   std::vector<Node> nodes;
   std::vector<ParameterRef> parameters;
   std::vector<PythonOp> callbacks;
+  PythonLoss custom_loss;  // of Loss::custom
 };
 
 }  // namespace gemmule

@@ -44,4 +44,10 @@ struct OpRule {
 
 const OpRule& rule(OpKind op);
 
+// Ops that call Python: the plan runs them, with no team alive.
+inline bool is_python(OpKind op) {
+  return op == OpKind::python || op == OpKind::python_grad || op == OpKind::python_loss ||
+         op == OpKind::python_loss_grad;
+}
+
 }  // namespace gemmule

@@ -6,9 +6,9 @@
 
 namespace gemmule {
 
-// Joins softmax + cross_entropy_probabilities into cross_entropy on logits, and sigmoid + bce into
-// bce_with_logits: the pair's derivative, p - t, neither overflows nor divides. Acts on the loss node that
-// makes `loss`.
+// Joins softmax + cross_entropy_probabilities into cross_entropy on logits, the same of kl_divergence, and
+// sigmoid + bce into bce_with_logits: the pair's derivative, p - t, neither overflows nor divides. Acts on
+// the loss node that makes `loss`.
 void fuse_loss(Graph& graph, ValueId loss);
 
 // Appends the backward pass of `output`. `seed` is the value that holds its adjoint; no_value where `output`

@@ -142,14 +142,19 @@ void Tape::backward(const std::byte* dout, std::byte* dx) {
     std::memset(dx, 0, static_cast<std::size_t>(bytes_of(program_->graph(), input_, rows_)));
 }
 
-LossGraph::LossGraph(Graph network, ValueId network_output, Loss kind, bool labels)
+LossGraph::LossGraph(Graph network, ValueId network_output, LossKind kind, bool labels, bool weighted)
     : graph(std::move(network)), input(input_of(graph)), output(network_output) {
   target =
       graph.input(labels ? Shape{} : graph.info(output).dims, "target", labels ? DType::i64 : graph.type);
+  std::vector<ValueId> in{output, target};
+  if (weighted) in.push_back(shares = graph.input(Shape{}, "shares", graph.type));
   Attrs attrs;
-  attrs.loss = kind;
-  loss = graph.apply(OpKind::loss, {output, target}, attrs, "loss");
-  fuse_loss(graph, loss);
+  attrs.loss = kind.loss;
+  attrs.parameter = kind.parameter;
+  const bool custom = kind.loss == Loss::custom;
+  require(!custom || graph.custom_loss.value, ErrorKind::value, "the graph has no custom loss");
+  loss = graph.apply(custom ? OpKind::python_loss : OpKind::loss, std::move(in), attrs, "loss");
+  if (!custom) fuse_loss(graph, loss);
 }
 
 struct Evaluator::Compiled {
@@ -163,7 +168,7 @@ struct Evaluator::Compiled {
   Program program;
 };
 
-Evaluator::Evaluator(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index capacity)
+Evaluator::Evaluator(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index capacity)
     : graph_(std::move(graph)),
       output_(output),
       loss_(loss),
@@ -173,17 +178,17 @@ Evaluator::Evaluator(Graph graph, ValueId output, Loss loss, std::vector<Metric>
 const Evaluator::Compiled& Evaluator::compiled(bool labels) {
   const std::lock_guard lock(mutex_);
   auto& entry = programs_[labels];
-  if (!entry) entry = std::make_shared<Compiled>(LossGraph(graph_, output_, loss_, labels), capacity_);
+  if (!entry) entry = std::make_shared<Compiled>(LossGraph(graph_, output_, loss_, labels, false), capacity_);
   return *entry;
 }
 
-std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool labels, Index rows,
-                                   Poll& poll) {
+std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool labels,
+                                   const SampleWeights& weights, Index rows, Poll& poll) {
   const Compiled& c = compiled(labels);
   const Graph& graph = c.program.graph();
   const Lease execution(c.program, members_for(c.program, rows));
   const Index x_row = bytes_of(graph, c.input, 1), y_row = bytes_of(graph, c.target, 1);
-  std::vector<double> sums(1 + metrics_.size(), 0.0);
+  Tally tally(loss_.loss, metrics_, weights.any());
   const bool done =
       in_chunks(c.program, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
         if (team.leads()) {
@@ -194,16 +199,14 @@ std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool 
         team.barrier();
         run_all(c.program, team, *execution, count, poll);
         if (!team.leads() || poll.stopped()) return;
-        const double* losses = c.program.operand(*execution, c.loss, count).as<const double>();
-        for (Index i = 0; i < count; ++i) sums[0] += losses[i];
-        const Operand pred = c.program.operand(*execution, c.output, count);
-        const Operand target = c.program.operand(*execution, c.target, count);
-        for (std::size_t m = 0; m < metrics_.size(); ++m)
-          sums[m + 1] += sum_metric(metrics_[m], loss_, pred, target);
+        const SampleWeights here = weights.from(at);
+        const double loss = Tally::sum(c.program.operand(*execution, c.loss, count), here.loss);
+        tally.add(loss, c.program.operand(*execution, c.output, count),
+                  c.program.operand(*execution, c.target, count), here);
       });
-  if (!done) return {};
-  for (double& sum : sums) sum /= static_cast<double>(rows);
-  return sums;
+  std::vector<double> means;
+  if (done) tally.append_means(rows, means);
+  return means;
 }
 
 }  // namespace gemmule

@@ -6,6 +6,7 @@
 #include "plan/metrics.h"
 #include "plan/poll.h"
 #include "plan/program.h"
+#include "plan/tally.h"
 
 namespace gemmule {
 
@@ -50,20 +51,27 @@ class Tape {
   StepScalars scalars_;
 };
 
+// A loss with its parameter.
+struct LossKind {
+  Loss loss = Loss::mse;
+  double parameter = 0;
+};
+
 // The graph of a network with its loss on top; labels are one int64 a sample, other targets look like the
-// output.
+// output. Where samples have weights, `shares` are theirs of the batch's.
 struct LossGraph {
-  LossGraph(Graph network, ValueId output, Loss loss, bool labels);
+  LossGraph(Graph network, ValueId output, LossKind kind, bool labels, bool weighted);
   Graph graph;
-  ValueId input, output, target, loss;
+  ValueId input, output, target, loss, shares = no_value;
 };
 
 // Mean loss and metrics over a data set.
 class Evaluator {
  public:
-  Evaluator(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index capacity);
+  Evaluator(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index capacity);
   // Means over the samples: loss first, then the metrics. Empty if interrupted.
-  std::vector<double> run(const std::byte* x, const std::byte* y, bool labels, Index rows, Poll& poll);
+  std::vector<double> run(const std::byte* x, const std::byte* y, bool labels, const SampleWeights& weights,
+                          Index rows, Poll& poll);
   const Graph& graph() const { return graph_; }
   ValueId output() const { return output_; }
 
@@ -73,7 +81,7 @@ class Evaluator {
 
   Graph graph_;
   ValueId output_;
-  Loss loss_;
+  LossKind loss_;
   std::vector<Metric> metrics_;
   Index capacity_;
   std::mutex mutex_;

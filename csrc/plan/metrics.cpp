@@ -15,7 +15,7 @@ Index largest(const T* row, Index cols) {
 
 template <class T>
 double accuracy(Loss loss, const Operand& pred, const Operand& target) {
-  const bool binary = loss == Loss::bce || loss == Loss::bce_with_logits;
+  const bool binary = loss == Loss::bce || loss == Loss::bce_with_logits || loss == Loss::hinge;
   const T threshold = loss == Loss::bce ? T(0.5) : T(0);
   double right = 0;
   for (Index i = 0; i < pred.rows; ++i) {

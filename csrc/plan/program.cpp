@@ -22,8 +22,6 @@ std::atomic<bool>& verbose_flag() {
 
 using Clock = std::chrono::steady_clock;
 
-bool is_python(OpKind op) { return op == OpKind::python || op == OpKind::python_grad; }
-
 // The operands of one call; no op reads more than three values.
 struct Call {
   Call(const Program& program, const Execution& execution, const Node& node, Index rows) {
@@ -36,6 +34,30 @@ struct Call {
   std::size_t count = 0;
   Operand out;
 };
+
+// Row r by its share, or all by 1 / samples. A share of 0 makes zeros.
+template <class T>
+void scale_rows(const Operand& x, const T* shares, Index samples) {
+  for (Index r = 0; r < x.rows; ++r) {
+    T* row = x.as<T>() + r * x.cols;
+    const T factor = shares ? shares[r] : T(1) / static_cast<T>(samples);
+    for (Index j = 0; j < x.cols; ++j) row[j] = factor == 0 ? T(0) : factor * row[j];
+  }
+}
+
+void run_python_loss(const PythonLoss& loss, OpKind op, std::span<const Operand> in, const Operand& out,
+                     Index samples) {
+  const Operand &pred = in[0], &target = in[1];
+  const bool labels = target.type == DType::i64;
+  if (op == OpKind::python_loss)
+    return loss.value(pred.rows, pred.data, target.data, labels, out.as<double>());
+  loss.gradient(pred.rows, pred.data, target.data, labels, out.data);
+  const void* shares = in.size() > 2 ? in[2].data : nullptr;
+  if (out.type == DType::f64)
+    scale_rows(out, static_cast<const double*>(shares), samples);
+  else
+    scale_rows(out, static_cast<const float*>(shares), samples);
+}
 
 std::string shape_of(const Operand& x) { return std::to_string(x.rows) + "x" + std::to_string(x.cols); }
 
@@ -192,9 +214,12 @@ void Program::bind_views(Execution& execution) const {
           execution.address[static_cast<std::size_t>(node.in[0])];
 }
 
-void Program::run_python(Execution& execution, const Node& node, Index rows) const {
-  const PythonOp& op = graph_.callbacks[static_cast<std::size_t>(node.attrs.callback)];
+void Program::run_python(Execution& execution, const Node& node, Index rows,
+                         const StepScalars& scalars) const {
   const Call call(*this, execution, node, rows);
+  if (node.op == OpKind::python_loss || node.op == OpKind::python_loss_grad)
+    return run_python_loss(graph_.custom_loss, node.op, call.inputs(), call.out, scalars.samples(rows));
+  const PythonOp& op = graph_.callbacks[static_cast<std::size_t>(node.attrs.callback)];
   if (node.op == OpKind::python)
     op.forward(rows, call.in[0].data, call.out.data);
   else
@@ -208,7 +233,7 @@ void Program::run(Execution& execution, int begin, int end, Index rows, const St
   for (int at = begin; at < end;) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(at)];
     if (is_python(node.op)) {
-      run_python(execution, node, rows);
+      run_python(execution, node, rows, scalars);
       ++at;
       continue;
     }

@@ -68,7 +68,7 @@ class Program {
   std::string describe(const std::string& title) const;
 
  private:
-  void run_python(Execution& execution, const Node& node, Index rows) const;
+  void run_python(Execution& execution, const Node& node, Index rows, const StepScalars& scalars) const;
   Index workspace_bytes(const Execution& execution) const;
 
   // An operand without its address, so that a run only fills in rows and pointers.

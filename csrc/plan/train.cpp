@@ -35,8 +35,7 @@ bool worth_copying(const Graph& graph, Index batch_size) {
 
 }  // namespace
 
-// One training step as a program: forward, loss, backward into the gradients. Batches are gathered into
-// arena-like buffers of the loop, which x and the target are bound to.
+// What is done for a batch as a program: forward, loss, backward into the gradients.
 struct Trainer::Compiled {
   Compiled(LossGraph loss_graph, Graph step, const std::vector<ValueId>& keep, Index batch_size,
            int gradients)
@@ -77,30 +76,36 @@ class Trainer::Loop {
   Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, const Optimizer& optimizer,
        const WorkingCopy* copy, Poll& poll, FitResult& result)
       : c_(compiled),
-        trainer_(trainer),
         call_(call),
         stepper_(cpu::backend, optimizer),
         copy_(copy),
         poll_(poll),
         result_(result),
-        batch_(std::min(trainer.batch_size_, call.rows)),
-        lease_(c_.program, c_.program.team_size(batch_)),
-        x_(c_.listed ? 0 : checked_mul(batch_, c_.x_bytes)),
-        y_(checked_mul(batch_, c_.y_bytes)),
-        listed_(c_.listed ? static_cast<std::size_t>(batch_) : 0),
+        batches_(trainer.batches(call)),
+        sums_up_(trainer.per_step_ > 1),
+        most_rows_(std::min(trainer.batch_size_, call.rows)),
+        lease_(c_.program, c_.program.team_size(most_rows_)),
+        gather_(cpu::backend, c_.program.graph().type, call.samples, c_.listed, c_.x_bytes, c_.y_bytes,
+                most_rows_),
         order_(static_cast<std::size_t>(call.rows)),
-        sums_(1 + trainer.metrics_.size()),
+        tally_(trainer.loss_.loss, trainer.metrics_, call.weights.any()),
         scalars_(call.start),
         crowding_(trainer.crowding_) {
     // Python ops open their own teams for the native stretches between them.
     crowding_.adopt(c_.program.calls_python() ? 1 : lease_->members);
-    address(c_.joint.input) = c_.listed ? static_cast<void*>(listed_.data()) : x_.data();
-    address(c_.joint.target) = y_.data();
+    address(c_.joint.input) = gather_.x();
+    address(c_.joint.target) = gather_.y();
+    if (call.weights.any()) {
+      shares_ = Arena(checked_mul(most_rows_, size_of(c_.program.graph().type)));
+      address(c_.joint.shares) = shares_.data();
+      loss_weights_.resize(static_cast<std::size_t>(most_rows_));
+      if (call.weights.metrics) metric_weights_.resize(static_cast<std::size_t>(most_rows_));
+    }
     output_bytes_ = c_.program.graph().count(c_.joint.output, 1) * size_of(c_.program.graph().type);
     if (call.begin.at > 0) {
       result_.position = call.begin;
-      sums_ = call.begin.sums;
-      at_ = call.begin.at;
+      tally_.sums = call.begin.sums;
+      number_ = batches_.beginning_at(call.begin.at);
       find_order(0);
     }
     c_.program.bind_views(*lease_);
@@ -123,7 +128,7 @@ class Trainer::Loop {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
       // up.
-      result_.means.reserve(result_.means.size() + 1024 * sums_.size());
+      result_.means.reserve(result_.means.size() + 1024 * tally_.means());
       run_team(crowding_.members(), [&](const Team& team) { slice(team); });
     }
   }
@@ -135,39 +140,47 @@ class Trainer::Loop {
   // Steps from where the run stands until it ends, or until the team should be formed anew. The leading
   // member decides when, before a barrier; the others read it behind.
   void slice(const Team& team) {
-    Index epoch = epoch_, at = at_;  // every member counts for itself; the leading one keeps the books
+    Index epoch = epoch_,
+          number = number_;  // every member counts for itself; the leading one keeps the books
     if (team.leads()) over_ = complete();
-    if (team.leads() && !over_ && at == 0) begin_epoch(epoch);
+    if (team.leads() && !over_ && number == 0) begin_epoch(epoch);
     team.barrier();
     if (over_) return;
     for (;;) {
-      const Index rows = std::min(batch_, call_.rows - at);
-      gather(team, at, rows);
+      const Batch batch = batches_[number];
+      gather_.take(team, order_.data() + batch.at, batch.rows);
+      if (call_.weights.any()) weigh(team, batch);
       team.barrier();
-      if (over_ || !step(team, epoch, at, rows)) return;
-      at += rows;
-      if (at == call_.rows) at = 0, ++epoch;
-      if (team.leads()) keep_books(team, epoch, at);
-      if (at != 0) continue;
+      if (over_ || !train(team, batch, epoch, number)) return;
+      if (++number == batches_.count()) number = 0, ++epoch;
+      if (team.leads()) keep_books(team, batch, epoch, number);
+      if (number != 0) continue;
       team.barrier();  // the next epoch's order is ready, if there is one
       if (over_) return;
     }
   }
 
-  void keep_books(const Team& team, Index epoch, Index at) {
-    ++scalars_.step;
-    ++result_.steps;
+  // Behind a batch; the next is number `number` of epoch `epoch`.
+  void keep_books(const Team& team, const Batch& batch, Index epoch, Index number) {
     epoch_ = epoch;
-    at_ = result_.position.at = at;
-    if (at == 0) end_epoch();
-    std::copy(sums_.begin(), sums_.end(), result_.position.sums.begin());
-    const bool full = result_.means.capacity() - result_.means.size() < sums_.size();
+    number_ = number;
+    if (batch.last) {
+      ++scalars_.step;
+      ++result_.steps;
+      result_.position.at = number == 0 ? 0 : batch.at + batch.rows;
+      std::copy(tally_.sums.begin(), tally_.sums.end(), result_.position.sums.begin());
+    }
+    if (number == 0) end_epoch();
+    const bool full = result_.means.capacity() - result_.means.size() < tally_.means();
     over_ = crowding_.ends_slice(team.sleeps()) || full || complete();
-    if (at == 0 && !over_) begin_epoch(epoch);
+    if (number == 0 && !over_) begin_epoch(epoch);
   }
 
   void begin_epoch(Index epoch) {
-    std::fill(sums_.begin(), sums_.end(), 0.0);
+    if (epoch == 0 && !call_.begin.sums.empty())
+      tally_.sums = call_.begin.sums;
+    else
+      std::fill(tally_.sums.begin(), tally_.sums.end(), 0.0);
     result_.position.epoch_step = scalars_.step;
     find_order(epoch);
   }
@@ -182,38 +195,56 @@ class Trainer::Loop {
   }
 
   void end_epoch() {
-    for (double sum : sums_) result_.means.push_back(sum / static_cast<double>(call_.rows));
+    tally_.append_means(call_.rows, result_.means);
     ++result_.epochs;
   }
 
-  // One training step on what was gathered, as every member. False: the run ends before this step.
-  bool step(const Team& team, Index epoch, Index at, Index rows) {
+  // Gradients of what was gathered, and a step where they complete one; as every member. False: the run ends
+  // before this step.
+  bool train(const Team& team, const Batch& batch, Index epoch, Index number) {
+    StepScalars scalars = scalars_;
+    scalars.before = batch.before;
+    scalars.of_step = batch.of_update;
+    scalars.first = batch.first;
+    const Index rows = batch.rows;
     const int part = copy_ ? c_.first_gradient : c_.program.nodes();
     if (c_.program.calls_python())
-      c_.program.run(*lease_, 0, part, rows, scalars_, &poll_);
+      c_.program.run(*lease_, 0, part, rows, scalars, &poll_);
     else
-      c_.program.run_member(team, *lease_, 0, part, rows, scalars_, &poll_);
+      c_.program.run_member(team, *lease_, 0, part, rows, scalars, &poll_);
     if (poll_.stopped()) {
       if (team.leads()) result_.end = FitEnd::interrupted;
       return false;
     }
-    if (call_.outputs) record(team, at, rows);
+    if (call_.outputs) record(team, batch.at, rows);
     const bool sound = !team.leads() || add_up(rows);
-    const bool last =
-        (at + rows == call_.rows && epoch + 1 == call_.epochs) || result_.steps + 1 == call_.most_steps;
-    if (copy_ ? step_riding(team, rows, sound, last) : stepper_.step(team, sound)) return true;
-    if (team.leads()) diverge(at);
-    return false;
+    const bool ends = number + 1 == batches_.count() && epoch + 1 == call_.epochs;
+    const bool last = ends || result_.steps + 1 == call_.most_steps;
+    const bool good = sums_up_ ? step_summed(team, batch, scalars, sound)
+                      : copy_  ? step_riding(team, rows, scalars, sound, last)
+                               : stepper_.step(team, sound);
+    if (!good && team.leads()) diverge(number);
+    return good;
+  }
+
+  // Gradients of several batches are summed where they lie, and no update rides on them.
+  bool step_summed(const Team& team, const Batch& batch, const StepScalars& scalars, bool sound) {
+    if (copy_)
+      c_.program.run_member(team, *lease_, c_.first_gradient, c_.program.nodes(), batch.rows, scalars);
+    if (batch.last) return stepper_.step(team, sound);
+    if (team.leads()) sound_ = sound;
+    team.barrier();  // before the batch is overwritten, too: the leading member was reading it
+    return sound_;
   }
 
   // The gradients, each followed by its update while it is in cache. A step commits whole: nothing is written
   // before a bound on every gradient is known; where the bound is too high for that, the gradients are made
   // first and looked at. Only the last step's are kept, for `.grad`.
-  bool step_riding(const Team& team, Index rows, bool sound, bool last) {
+  bool step_riding(const Team& team, Index rows, const StepScalars& scalars, bool sound, bool last) {
     const bool rides = stepper_.bounded(team, static_cast<double>(rows), largest(team, c_.dz, rows),
                                         largest(team, c_.inputs, rows), sound);
     RidingUpdate update{stepper_.rule(), stepper_.args_now(), targets_, last};
-    c_.program.run_member(team, *lease_, c_.first_gradient, c_.program.nodes(), rows, scalars_, nullptr,
+    c_.program.run_member(team, *lease_, c_.first_gradient, c_.program.nodes(), rows, scalars, nullptr,
                           rides ? &update : nullptr);
     if (!rides) return stepper_.step(team, sound);
     stepper_.stepped(team, update.reach);
@@ -228,22 +259,22 @@ class Trainer::Loop {
     return size;
   }
 
-  // This member's samples of the batch, copied side by side, or their addresses where the products take them
-  // from a list. Those that follow one another in the data set too, as all of an unshuffled batch, go at
-  // once: one by one, 200 samples of 2-10-1 took a fifth of its step.
-  void gather(const Team& team, Index at, Index rows) {
-    const Span part = team.share(rows);
-    const std::int64_t* order = order_.data() + at;
-    for (Index i = part.begin, run = 1; i < part.end; i += run) {
-      const std::int64_t row = order[i];
-      for (run = 1; i + run < part.end && order[i + run] == row + run;) ++run;
-      const std::byte* first = call_.x + row * c_.x_bytes;
-      if (c_.listed)
-        for (Index k = 0; k < run; ++k) listed_[static_cast<std::size_t>(i + k)] = first + k * c_.x_bytes;
+  // The weights of this member's samples of the batch, and their shares of the step's weight, which every
+  // member adds up for itself. The shares of a step that weighs nothing are 0, and so is its gradient.
+  void weigh(const Team& team, const Batch& batch) {
+    const std::int64_t* step = order_.data() + batch.at - batch.before;
+    double total = 0;
+    for (Index i = 0; i < batch.of_update; ++i) total += call_.weights.loss[step[i]];
+    const Span part = team.share(batch.rows);
+    for (Index i = part.begin; i < part.end; ++i) {
+      const std::int64_t row = step[batch.before + i];
+      const double weight = call_.weights.loss[row], share = total > 0 ? weight / total : 0;
+      loss_weights_[static_cast<std::size_t>(i)] = weight;
+      if (call_.weights.metrics) metric_weights_[static_cast<std::size_t>(i)] = call_.weights.metrics[row];
+      if (c_.program.graph().type == DType::f64)
+        reinterpret_cast<double*>(shares_.data())[i] = share;
       else
-        std::memcpy(x_.data() + i * c_.x_bytes, first, static_cast<std::size_t>(run * c_.x_bytes));
-      std::memcpy(y_.data() + i * c_.y_bytes, call_.y + row * c_.y_bytes,
-                  static_cast<std::size_t>(run * c_.y_bytes));
+        reinterpret_cast<float*>(shares_.data())[i] = static_cast<float>(share);
     }
   }
 
@@ -258,66 +289,68 @@ class Trainer::Loop {
 
   // The batch's loss and metrics, in the order of its samples. False where the loss is not finite.
   bool add_up(Index rows) {
-    const double* losses = c_.program.operand(*lease_, c_.joint.loss, rows).as<const double>();
-    double loss = 0;
-    for (Index i = 0; i < rows; ++i) loss += losses[i];
+    const SampleWeights weights{loss_weights_.empty() ? nullptr : loss_weights_.data(),
+                                metric_weights_.empty() ? nullptr : metric_weights_.data()};
+    const double loss = Tally::sum(c_.program.operand(*lease_, c_.joint.loss, rows), weights.loss);
     if (!std::isfinite(loss)) return false;
-    sums_[0] += loss;
-    for (std::size_t m = 0; m < trainer_.metrics_.size(); ++m)
-      sums_[m + 1] +=
-          sum_metric(trainer_.metrics_[m], trainer_.loss_, c_.program.operand(*lease_, c_.joint.output, rows),
-                     c_.program.operand(*lease_, c_.joint.target, rows));
+    tally_.add(loss, c_.program.operand(*lease_, c_.joint.output, rows),
+               c_.program.operand(*lease_, c_.joint.target, rows), weights);
     return true;
   }
 
-  void diverge(Index at) {
+  void diverge(Index number) {
     result_.end = FitEnd::diverged;
-    result_.batch = at / batch_ + 1;
-    result_.reason = stepper_.reason();
+    result_.batch = number + 1;
+    result_.reason = sound_ ? stepper_.reason() : "loss";
   }
 
   const Compiled& c_;
-  const Trainer& trainer_;
   const FitCall& call_;
   Stepper stepper_;
   const WorkingCopy* copy_;
   std::vector<UpdateTarget> targets_;
   Poll& poll_;
   FitResult& result_;
-  const Index batch_;
+  const Batches batches_;
+  const bool sums_up_;     // several batches make a step
+  const Index most_rows_;  // of a batch
   const Lease lease_;
-  const Arena x_, y_;
-  std::vector<const std::byte*> listed_;
+  Gather gather_;
   std::vector<std::int64_t> order_;
-  std::vector<double> sums_;
+  Tally tally_;
+  Arena shares_;                                       // where samples have weights: of the batch's
+  std::vector<double> loss_weights_, metric_weights_;  // of a batch
   StepScalars scalars_;
-  Index output_bytes_ = 0;    // of a sample
-  Index epoch_ = 0, at_ = 0;  // where the run stands
+  Index output_bytes_ = 0;        // of a sample
+  Index epoch_ = 0, number_ = 0;  // where the run stands: the batch to come
   Crowding& crowding_;
   bool over_ = false;
+  bool sound_ = true;  // the losses of batches whose step is yet to come
 };
 
-Trainer::Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
-                 bool keeps_output)
+Trainer::Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
+                 bool keeps_output, Index per_step)
     : graph_(std::move(graph)),
       output_(output),
       loss_(loss),
       metrics_(std::move(metrics)),
       batch_size_(batch_size),
+      per_step_(per_step),
       keeps_output_(keeps_output) {
   require(batch_size >= 1, ErrorKind::value, "fit: batch_size is ", batch_size, ", not at least 1");
+  require(per_step >= 1, ErrorKind::value, "fit: accumulate is ", per_step, ", not at least 1");
 }
 
 Trainer::~Trainer() = default;
 
-const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
-  const auto [entry, fresh] = programs_.try_emplace({labels, form});
+const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameters form) {
+  const auto [entry, fresh] = programs_.try_emplace({labels, weighted, form});
   if (!fresh) return entry->second.get();
-  LossGraph joint(graph_, output_, loss_, labels);
+  LossGraph joint(graph_, output_, loss_, labels, weighted);
   Graph step = joint.graph;
   std::vector<ValueId> keep{joint.loss};
   if (keeps_output_ || !metrics_.empty()) keep.push_back(joint.output);
-  differentiate(step, joint.loss, no_value, joint.input, false, false);
+  differentiate(step, joint.loss, no_value, joint.input, false, per_step_ > 1);
   fuse(step, keep);
   const bool copied = form == Parameters::copied;
   if (copied && !prefer_panels(step)) return nullptr;
@@ -333,19 +366,18 @@ const Trainer::Compiled* Trainer::compiled(bool labels, Parameters form) {
 // whole.
 const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
   if (!worth_copying(graph_, batch_size_) || !Stepper::settled(optimizer)) return nullptr;
-  const Compiled* program = compiled(call.labels, Parameters::copied);
+  const Compiled* program = compiled(call.labels, call.weights.any(), Parameters::copied);
   return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
 }
 
 void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result) {
   require(call.rows >= 1, ErrorKind::value, "fit: no samples");
-  require(call.begin.at >= 0 && call.begin.at < call.rows && call.begin.at % batch_size_ == 0,
-          ErrorKind::value, "fit: cannot begin at sample ", call.begin.at, " of ", call.rows,
-          " in batches of ", batch_size_);
-  require(call.begin.at == 0 || call.begin.sums.size() == 1 + metrics_.size(), ErrorKind::value,
-          "fit: begin holds ", call.begin.sums.size(), " sums for ", 1 + metrics_.size());
+  batches(call).beginning_at(call.begin.at);
+  const std::size_t sums = Tally(loss_.loss, metrics_, call.weights.any()).size();
+  require((call.begin.at == 0 && call.begin.sums.empty()) || call.begin.sums.size() == sums, ErrorKind::value,
+          "fit: begin holds ", call.begin.sums.size(), " sums for ", sums);
   require(!call.outputs || keeps_output_, ErrorKind::value, "fit: this trainer keeps no outputs");
-  result.position = {0, call.start.step, std::vector<double>(1 + metrics_.size(), 0.0)};
+  result.position = {0, call.start.step, std::vector<double>(sums, 0.0)};
   if (call.order)
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
@@ -356,7 +388,9 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
     on_copy.ranges = copy.ranges();
     Loop(*program, *this, call, on_copy, &copy, poll, result).run();
   } else {
-    Loop(*compiled(call.labels, Parameters::stored), *this, call, optimizer, nullptr, poll, result).run();
+    Loop(*compiled(call.labels, call.weights.any(), Parameters::stored), *this, call, optimizer, nullptr,
+         poll, result)
+        .run();
   }
 }
 
@@ -365,10 +399,10 @@ void set_copying(std::optional<bool> wish) {
 }
 
 std::string Trainer::describe() {
-  const bool labels = loss_ == Loss::cross_entropy || loss_ == Loss::cross_entropy_probabilities;
+  const bool labels = loss_.loss == Loss::cross_entropy || loss_.loss == Loss::cross_entropy_probabilities;
   const Compiled* program =
-      worth_copying(graph_, batch_size_) ? compiled(labels, Parameters::copied) : nullptr;
-  if (!program) program = compiled(labels, Parameters::stored);
+      worth_copying(graph_, batch_size_) ? compiled(labels, false, Parameters::copied) : nullptr;
+  if (!program) program = compiled(labels, false, Parameters::stored);
   return program->program.describe("training step");
 }
 

@@ -2,9 +2,12 @@
 #pragma once
 #include <map>
 #include <optional>
+#include <tuple>
 
+#include "plan/batches.h"
 #include "plan/crowding.h"
 #include "plan/forward.h"
+#include "plan/gather.h"
 #include "plan/working_copy.h"
 
 namespace gemmule {
@@ -13,18 +16,21 @@ namespace gemmule {
 struct Position {
   Index at = 0;                  // samples of the epoch that are done
   std::uint64_t epoch_step = 0;  // StepScalars::step when the epoch began: it draws the order
-  std::vector<double> sums;      // of the loss and the metrics so far
+  std::vector<double> sums;      // of the loss and the metrics so far, see Tally
 };
 
 // A data set and how often to walk it.
 struct FitCall {
-  const std::byte* x = nullptr;
-  const std::byte* y = nullptr;
+  Samples samples;
   bool labels = false;
+  SampleWeights weights;
   Index rows = 0;
-  Index epochs = 1;                     // to bring to their end, the one under way included
-  Index most_steps = -1;                // after which the run ends at any rate; -1: no limit
-  Position begin;                       // at > 0: within the first of the epochs
+  Index epochs = 1;       // to bring to their end, the one under way included
+  Index most_steps = -1;  // after which the run ends at any rate; -1: no limit
+  // at > 0: within the first of the epochs. At 0, its sums are those of samples that came before these rows:
+  // an epoch may come in several calls.
+  Position begin;
+  std::span<const Index> sizes;         // rows of each batch; empty: the trainer's batch size
   const std::int64_t* order = nullptr;  // (epochs, rows), or nullptr
   bool shuffle = true;
   StepScalars start;             // step: training steps the network has done before
@@ -39,22 +45,23 @@ struct FitResult {
   Index epochs = 0;           // complete
   std::vector<double> means;  // (loss, metrics...) of each complete epoch, over its samples
   Position position;          // behind the last complete step
-  Index batch = 0;            // of the epoch in which it diverged, from 1
+  Index batch = 0;            // of the epoch, or these rows, in which it diverged, from 1
   const char* reason = "";    // what was not finite
 };
 
 class Trainer {
  public:
-  // `keeps_output`: FitCall::outputs may be asked for.
-  Trainer(Graph graph, ValueId output, Loss loss, std::vector<Metric> metrics, Index batch_size,
-          bool keeps_output);
+  // `keeps_output`: FitCall::outputs may be asked for. `per_step`: so many batches make one step, with the
+  // gradient of the mean over all their samples; the last step of an epoch takes what is left.
+  Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
+          bool keeps_output, Index per_step);
   ~Trainer();
   // `result` is kept up to date, so that it holds what was committed even if a Python layer throws.
   void run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result);
   std::string describe();
   const Graph& graph() const { return graph_; }
   ValueId output() const { return output_; }
-  Index batch_size() const { return batch_size_; }
+  Batches batches(const FitCall& call) const { return {call.rows, batch_size_, per_step_, call.sizes}; }
 
  private:
   struct Compiled;
@@ -62,16 +69,16 @@ class Trainer {
   // In one of two forms: on the parameters as the stores hold them, or on a working copy, nullptr where the
   // network's ops do not allow it.
   enum class Parameters { stored, copied };
-  const Compiled* compiled(bool labels, Parameters form);
+  const Compiled* compiled(bool labels, bool weighted, Parameters form);
   const Compiled* copied_program(const FitCall& call, const Optimizer& optimizer);
 
   Graph graph_;
   ValueId output_;
-  Loss loss_;
+  LossKind loss_;
   std::vector<Metric> metrics_;
-  Index batch_size_;
+  Index batch_size_, per_step_;
   bool keeps_output_;
-  std::map<std::pair<bool, Parameters>, std::unique_ptr<Compiled>> programs_;
+  std::map<std::tuple<bool, bool, Parameters>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;
 };
 

@@ -24,6 +24,7 @@ from .parameters import Parameter
 
 if TYPE_CHECKING:
     from . import cli, datasets, io, metrics, plot, tables
+    from ._batching import batches
     from .io import load
 
 __version__ = _core.build_info()["version"]
@@ -52,6 +53,7 @@ __all__ = [
     "RMSprop",
     "ShapeError",
     "__version__",
+    "batches",
     "callbacks",
     "cli",
     "datasets",
@@ -83,6 +85,10 @@ def __getattr__(name: str) -> Any:
         from .io import load
 
         return load
+    if name == "batches":
+        from ._batching import batches
+
+        return batches
     raise AttributeError(f"module 'gemmule' has no attribute {name!r}")
 
 

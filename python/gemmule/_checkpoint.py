@@ -46,6 +46,8 @@ def write(path: str, loop: "Loop", callbacks: Sequence[Callback], ended: bool) -
         "at": at,
         "epoch_step": epoch_step,
         "sums": [_exact(value) for value in sums],
+        "steps": loop.steps,
+        "batches": loop.batches_done,
         "updates": [state.steps for state in run.states],
         "history": {name: [_exact(value) for value in values] for name, values in loop.history.items()},
         "seconds": loop.history.seconds,
@@ -63,9 +65,11 @@ def describe(loop: "Loop", callbacks: Sequence[Callback]) -> dict[str, Any]:
         "loss": f"{settings.loss!r}",
         "optimizer": loop.optimizer_at_start,
         "batch_size": settings.batch_size,
-        "samples": len(loop.data.x),
+        "accumulate": settings.accumulate,
+        "samples": loop.samples,
         "shuffle": "indices" if settings.order is not None else settings.shuffle,
         "precision": settings.precision,
+        "weights": None if loop.data.weights is None else loop.data.weights.described(),
         "history": list(loop.history),
         "callbacks": [type(callback).__name__ for callback in _with_state(callbacks)],
     }
@@ -110,7 +114,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
     training = saved.training
     try:
         position = (int(training["at"]), int(training["epoch_step"]), _floats(training["sums"]))
-        finished = int(training["epochs"])
+        finished, done = int(training["epochs"]), (int(training["steps"]), int(training["batches"]))
         columns = {name: _floats(training["history"][name]) for name in loop.history}
         updates = [int(count) for count in training["updates"]]
         slots = [saved.arrays[f"{_SLOTS}{i}"] for i in range(len(run.states))]
@@ -123,7 +127,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
         )
         outputs = saved.arrays[_OUTPUTS] if loop.outputs is not None and position[0] else None
         lengths = {len(column) for column in columns.values()}
-        begins_well = 0 <= position[0] < len(loop.data.x) and position[0] % loop.settings.batch_size == 0
+        begins_well = loop.begins_update(position[0])
         if not (shapes_agree and len(updates) == len(slots) and lengths == {finished} and begins_well):
             raise ValueError("its parts do not fit together")
         if outputs is not None and (loop.outputs is None or outputs.shape != loop.outputs.shape):
@@ -139,7 +143,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
         state.slots[...] = array
         state.steps = count
     network._key, network._step = key, step
-    loop.position = position
+    loop.resumed(position, *done)
     if outputs is not None and loop.outputs is not None:
         loop.outputs[...] = outputs
     loop.history._restore(columns, seconds)
@@ -148,6 +152,7 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
 
 def require_same(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> None:
     """ValueError where network, data or settings are others than those the checkpoint was written with."""
+    loop.require_resumable()
     ours = json.loads(io.contents(loop.network)[1]["network"])
     for part in ("layers", "dtype", "input_shape", "trainable"):
         if saved.network.get(part) != ours[part]:

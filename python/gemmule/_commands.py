@@ -15,13 +15,16 @@ import numpy as np
 
 import gemmule as gm
 
-from . import plot
+from . import _bytes, plot
 from ._arguments import UsageError as UsageError
 from ._columns import Array, Columns
 from ._command_data import Table, load_table, split_rows
 from ._command_tables import TableOptions
 from ._preparation import Preparation
 from .errors import FileError, ShapeError
+
+_OF_LABELS = (gm.losses.CrossEntropy, gm.losses.Hinge)
+
 
 # -- evaluate, predict ---------------------------------------------------------------------------------------
 
@@ -81,6 +84,8 @@ def predict(args: argparse.Namespace) -> int:
     classes = preparation.classes
     if args.proba and not classes:
         raise UsageError("--proba: the model predicts numbers, not classes")
+    if args.proba and isinstance(net.loss, gm.losses.Hinge):
+        raise UsageError("--proba: the model was trained with hinge, which gives no probabilities")
     X = _inputs(net, preparation, (table.X if table.test is None else table.test[0])[: args.limit])
     output = net.predict(X)
     columns: list[Any]
@@ -204,7 +209,7 @@ def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Prep
         raise FileError(
             f"{args.model}: the network's outputs have shape {shape}; one row of numbers was expected"
         )
-    n_out = shape[0] if isinstance(net.loss, gm.losses.CrossEntropy) else None
+    n_out = shape[0] if shape[0] > 1 and isinstance(net.loss, _OF_LABELS) else None
     preparation = Preparation.from_json(net.preprocessing) if net.preprocessing else None
     if preparation is not None and not preparation.data:  # of `net.fit`, which keeps names of text alone
         classes = preparation.classes or Preparation.neutral(None, n_out).classes
@@ -226,6 +231,11 @@ def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Prep
     table = read_table(args, options, preparation or Preparation.neutral(None, n_out))
     for note in table.notes:
         print(f"gemmule: {note}", file=sys.stderr)
+    if preparation is not None and _bytes.KEY in net.preprocessing and _bytes.is_bytes(table.X):
+        try:
+            preparation = replace(preparation, scale=[1 / _bytes.scale_of(net)])
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{args.model}: {error}") from error
     return net, preparation or Preparation.neutral(table.full_scale, n_out), table
 
 

@@ -101,6 +101,11 @@ class Graph:
 
         The arrays passed in are views valid during the call. The result may be any real array of the right
         shape."""
+    def custom_loss(
+        self, output: int, value: Callable[[Array, Array], Array], gradient: Callable[[Array, Array], Array]
+    ) -> None:
+        """What the loss "custom" of this graph is: of `output` and targets, the loss of each sample and its
+        derivative in the output. Any real arrays of the right shapes."""
     def dims(self, value: int) -> tuple[int, ...]: ...
 
 # -- programs: compiled graphs -------------------------------------------------------------------------------
@@ -135,10 +140,19 @@ class Evaluator:
     """Mean loss and metrics over a data set. metrics: "accuracy", "mse", "mae"."""
 
     def __init__(
-        self, graph: Graph, output: int, loss: str, metrics: Sequence[str], capacity: int
+        self, graph: Graph, output: int, loss: str, parameter: float, metrics: Sequence[str], capacity: int
     ) -> None: ...
-    def run(self, x: Array, y: Array) -> tuple[float, ...]:
-        """(loss, *metrics). y: int64 (N,) labels for cross entropies and accuracy, else (N, *dims_out)."""
+    def run(
+        self,
+        x: Array,
+        y: Array,
+        weights: NDArray[np.float64] | None = None,
+        metric_weights: NDArray[np.float64] | None = None,
+    ) -> tuple[float, ...]:
+        """(loss, *metrics). y: int64 (N,) labels for losses of classes and accuracy, else (N, *dims_out).
+
+        weights: (N,), of the samples in the mean of the losses; metric_weights: in those of the metrics, 1
+        each where there are none."""
 
 @final
 class Trainer:
@@ -149,9 +163,11 @@ class Trainer:
         graph: Graph,
         output: int,
         loss: str,
+        parameter: float,
         metrics: Sequence[str],
         batch_size: int,
         keeps_output: bool = False,
+        per_step: int = 1,
     ) -> None: ...
     def run(
         self,
@@ -171,6 +187,10 @@ class Trainer:
         steps: int | None = None,
         rates: NDArray[np.float64] | None = None,
         outputs: Array | None = None,
+        scale: float = 1.0,
+        sizes: Sequence[int] = (),
+        weights: NDArray[np.float64] | None = None,
+        metric_weights: NDArray[np.float64] | None = None,
     ) -> list[tuple[float, ...]]:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
@@ -182,16 +202,22 @@ class Trainer:
         clip_value, clip_norm, max_norm and ema, which has a slot of its own behind the rule's. updates: steps
         this optimizer has done, Adam's t - 1.
         begin: the `position` where an earlier run was left within an epoch, which is the first of `epochs`.
+        At 0 its sums are those of the epoch's samples that came before x.
         steps: the most to do, whether or not the epochs are over. rates: the learning rate of each update to
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
-        sample, where it stands in x; for a trainer that keeps_output.
+        sample, where it stands in x; for a trainer that keeps_output. scale: of x where it is uint8.
+        sizes: the rows of each batch, where not all but the last have batch_size. weights, metric_weights:
+        (N,), as of an Evaluator.
+        A trainer of per_step > 1 makes one step of so many batches, with the gradient of the mean over all
+        their samples.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,
         counting from 1) and KeyboardInterrupt. Whatever it raises, the parameters and slots are those of the
         last complete step, and `steps_done` and `epochs_done` say how far this call came; `partial` holds
         (loss, *metrics) of finished epochs."""
     @property
     def position(self) -> tuple[int, int, list[float]]:
-        """(samples of the epoch under way, step at which it began, its sums of loss and metrics)."""
+        """(samples of the epoch under way, step at which it began, its sums of loss and metrics; with weights
+        those of both behind them)."""
     @property
     def steps_done(self) -> int: ...
     @property
@@ -281,10 +307,14 @@ def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) 
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
 
-def loss(kind: str, pred: Array, target: Array) -> float:
+# parameter: delta of huber, label smoothing of cross_entropy, eps of poisson_rates.
+def loss(kind: str, parameter: float, pred: Array, target: Array) -> float:
     """Mean over samples. target: as pred, or int64 (rows,) labels for the cross entropies."""
 
-def loss_grad(kind: str, pred: Array, target: Array, out: Array) -> None: ...
+def loss_grad(kind: str, parameter: float, pred: Array, target: Array, out: Array) -> None: ...
+def scale_bytes(x: Array, scale: float, out: Array) -> None:
+    """out = scale x, x uint8, out of a real dtype and x's shape."""
+
 def exp(x: Array, out: Array) -> None:
     """The exponential the kernels use; for tests of its accuracy."""
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ._bytes import KEY
 from ._columns import Array, Columns, listed
 from ._command_data import Table
 from .errors import FileError, ShapeError
@@ -81,8 +82,8 @@ class Preparation:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """FileError where a model file holds something else than `to_json` makes."""
-        if "fingerprint" not in value and set(value) <= {"table", "classes", "target"}:  # of `net.fit`
-            value = cls.neutral(None, None).to_json() | value
+        if "fingerprint" not in value and set(value) <= {"table", "classes", "target", KEY}:  # of `net.fit`
+            value = cls.neutral(None, None).to_json() | {k: v for k, v in value.items() if k != KEY}
         names = [field.name for field in fields(cls) if field.name not in _OF_TABLES]
         if not set(names) <= set(value) <= {*names, *_OF_TABLES.values()}:
             raise FileError(f"the model's preprocessing has {', '.join(value)}; expected {', '.join(names)}")

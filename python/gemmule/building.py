@@ -1,7 +1,7 @@
 """Turning a list of layers into a network with memory."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ class PhiloxKey(int):
 
 
 # Streams of the network's generator, the second word of NumPy's Philox key.
-INIT_STREAM, SPLIT_STREAM = 0, 1
+INIT_STREAM, SPLIT_STREAM, ORDER_STREAM = 0, 1, 2
 
 
 def checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
@@ -70,6 +70,14 @@ def philox_key(rng: Any) -> int:
 def generator(network: "Network", stream: int) -> "np.random.Generator":
     """One of the network's NumPy streams, from its start."""
     return np.random.Generator(np.random.Philox(key=np.array([network._key, stream], np.uint64)))
+
+
+def order_generator(network: "Network", draw: int) -> "Callable[[int], np.random.Generator]":
+    """Streams that draw the order of samples; `draw` and their numbers are places in Philox's counter."""
+    key = np.array([network._key, ORDER_STREAM], np.uint64)
+    return lambda number: np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, 0, number, draw], np.uint64))
+    )
 
 
 def require_built(network: "Network") -> Shape:

@@ -29,9 +29,10 @@ class FullBatchLoop(Loop):
     ) -> None:
         lbfgs, rows = settings.optimizer, len(data.x)
         assert isinstance(lbfgs, LBFGS)
-        if settings.batch_size < rows:
+        if settings.batch_size * settings.accumulate < rows:
             raise ValueError(
-                f"fit: batch_size is {settings.batch_size}; LBFGS takes all {rows} samples, batch_size=None"
+                f"fit: batch_size is {settings.batch_size}; LBFGS takes all {rows} samples: "
+                "batch_size=None, or accumulate"
             )
         if settings.order is not None:
             raise ValueError("fit: LBFGS takes all samples at once; shuffle must be True or False")

@@ -1,15 +1,17 @@
 """Running a network: predict, forward and backward by hand, trace."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _core, building, ops
-from .arrays import Array, Shape, is_table, real_array, shown
+from . import _bytes, _core, _sources, building, ops
+from .arrays import Array, Shape, as_array, is_table, real_array, shown
 from .errors import ShapeError
+from .programs import CHUNK
 
 if TYPE_CHECKING:
     from .network import Network
@@ -23,15 +25,28 @@ class LastForward(NamedTuple):
     output_shape: Shape  # as returned, without the batch for one sample
 
 
-def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, bool]:
+def bytes_or_reals(network: "Network", X: ArrayLike, what: str) -> Array:
+    """A C-contiguous array of uint8 where X is one, else of the network's type."""
+    if _bytes.is_bytes(X):
+        return np.require(X, requirements=("C", "A")).view(np.ndarray)
+    return real_array(X, network._dtype, what)
+
+
+def batch_of(
+    network: "Network", X: ArrayLike, what: str = "X", *, keep_bytes: bool = False
+) -> tuple[Array, bool]:
     """(batch, whether X was one sample); builds the network where this is its first data.
+
+    The batch is of the network's type, bytes scaled, unless `keep_bytes`.
 
     ShapeError where X does not fit or is empty."""
     if is_table(X):
         from . import tables
 
         X = tables.inputs_of(network, X, what)
-    x = real_array(X, network._dtype, what)
+    x = bytes_or_reals(network, X, what)
+    if not keep_bytes and _bytes.is_bytes(x):
+        x = _bytes.to_reals(x, _bytes.scale_of(network), network._dtype)
     shape = network._built_shape
     if shape is None or network._stage != "built":
         shape = network.input_shape
@@ -55,21 +70,43 @@ def batch_of(network: "Network", X: ArrayLike, what: str = "X") -> tuple[Array, 
 
 def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
-    x, single = batch_of(network, X)
-    out = np.empty((len(x), *network._output_dims), x.dtype)
-    network._programs.predictor(network).run(x, out)
+    if _sources.must_stream(X, network._dtype):
+        return _by_blocks(network, X)
+    return _predict(network, X)
+
+
+def _predict(network: "Network", X: ArrayLike) -> Array:
+    x, single = batch_of(network, X, keep_bytes=True)
+    out = np.empty((len(x), *network._output_dims), network._dtype)
+    predictor = network._programs.predictor(network)
+    if x.dtype == np.uint8:
+        for part, piece in _bytes.chunks(x, _bytes.scale_of(network), network._dtype, CHUNK):
+            predictor.run(piece, out[part])
+    else:
+        predictor.run(x, out)
     return out[0] if single else out
+
+
+def _by_blocks(network: "Network", X: Any) -> Array:
+    """The outputs for what can be sliced, read some rows at a time."""
+    first = _predict(network, as_array(X[0:1], "X"))
+    rows = max(1, _sources.BLOCK // (max(1, math.prod(network.built_input_shape)) * first.itemsize))
+    out = np.empty((_sources.length(X), *first.shape[1:]), first.dtype)
+    for begin in range(0, len(out), rows):
+        out[begin : begin + rows] = _predict(network, as_array(X[begin : begin + rows], "X"))
+    return out
 
 
 def predict_proba(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict_proba`."""
     output = network.output_activation()
     kind = None if network.loss is None else network.loss.kind(output)
-    if kind == "cross_entropy":
+    if kind in ("cross_entropy", "kl_divergence"):
         return ops.softmax(predict(network, X))
     if kind == "bce_with_logits":
         return ops.activation(predict(network, X), "sigmoid")
-    if kind in ("bce", "cross_entropy_probabilities") or output in ("softmax", "sigmoid"):
+    probabilities = ("bce", "cross_entropy_probabilities", "kl_divergence_probabilities")
+    if kind in probabilities or output in ("softmax", "sigmoid"):
         return predict(network, X)
     if kind is None:
         raise ValueError(

@@ -42,13 +42,14 @@ def save(network: Network, path: Path) -> None:
 def contents(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
     """(tensors, metadata) of its model file; TypeError for what cannot be saved."""
     shape = building.require_built(network)
+    writer = _Writer()
     described = {
         "dtype": network.dtype,
         "input_shape": list(shape),
         "key": network._key,
         "step": network._step,
-        "loss": None if network.loss is None else _loss_entry(network.loss),
-        "layers": _Writer().layers(network),
+        "loss": None if network.loss is None else writer.loss(network.loss),
+        "layers": writer.layers(network),
         "trainable": network.trainable,
     }
     metadata = {
@@ -123,6 +124,14 @@ class _Writer:
     def layers(self, network: Network) -> list[dict[str, Any]]:
         return [self._layer(layer) for layer in network.layers]
 
+    def loss(self, loss: losses.Loss) -> dict[str, Any]:
+        if type(loss) is losses.Custom:
+            functions = [self._named(f, "function") for f in (loss.value, loss.gradient)]
+            return {"name": loss.name, "functions": functions}
+        if losses.CLASSES.get(loss.name) is not type(loss):
+            raise TypeError(f"save: {loss!r} is not one of gemmule.losses")
+        return {"name": loss.name, "config": loss.config()}
+
     def _layer(self, layer: Layer) -> dict[str, Any]:
         if id(layer) in self._seen:
             return {"again": self._seen[id(layer)]}
@@ -160,12 +169,6 @@ class _Writer:
         return name
 
 
-def _loss_entry(loss: losses.Loss) -> dict[str, Any]:
-    if losses.CLASSES.get(loss.name) is not type(loss):
-        raise TypeError(f"save: {loss!r} is not one of gemmule.losses")
-    return {"name": loss.name, "config": loss.config()}
-
-
 def _json(value: Any, what: str) -> str:
     try:
         return json.dumps(value, allow_nan=False)
@@ -188,6 +191,12 @@ class _Reader:
         if not isinstance(entries, list) or depth > _DEPTH:
             raise _MalformedError("layers nest too deep or are not a list")
         return [self._layer(entry, dtype, depth) for entry in entries]
+
+    def loss(self, entry: dict[str, Any]) -> losses.Loss:
+        if entry["name"] == losses.Custom.name:
+            value, gradient = entry["functions"]
+            return losses.Custom(self._find(value), self._find(gradient))
+        return losses.CLASSES[entry["name"]](**entry["config"])
 
     def _layer(self, entry: dict[str, Any], dtype: str, depth: int) -> Layer:
         if "again" in entry:
@@ -248,7 +257,7 @@ def _network(described: dict[str, Any], reader: _Reader) -> Network:
     network.trainable = bool(described["trainable"])
     network._step = step
     if described["loss"] is not None:
-        network.loss = losses.CLASSES[described["loss"]["name"]](**described["loss"]["config"])
+        network.loss = reader.loss(described["loss"])
     return network
 
 

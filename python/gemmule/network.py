@@ -22,6 +22,7 @@ from .programs import Programs
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ._weights import ClassWeight
     from .lowering import Builder
     from .metrics import MetricLike
 
@@ -107,8 +108,8 @@ class Network(Layer):
     # -- running ---------------------------------------------------------------------------------------------
 
     def predict(self, X: ArrayLike) -> Array:
-        """The last layer's output (N, ...) for a batch X (N, ...) or one sample. Safe from several threads at
-        once."""
+        """The last layer's output (N, ...) for a batch X (N, ...) or one sample. What can be sliced is read
+        in blocks. Safe from several threads at once."""
         return inference.predict(self, X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -133,50 +134,68 @@ class Network(Layer):
 
     def evaluate(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         metrics: "Sequence[MetricLike] | None" = None,
         loss: str | Loss | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """{"loss": ..., metric: ...}, means over the samples, without dropout.
 
         metrics: as for `fit`; by default accuracy for a loss of classification. loss: by default the
-        one trained with."""
+        one trained with. sample_weight: (N,), what each sample counts in all the means. X and y may be larger
+        than memory, or X an iterable of batches, as for `fit`, then without weights."""
         from . import training
 
-        return training.evaluate(self, X, y, metrics=metrics, loss=loss)
+        return training.evaluate(self, X, y, metrics=metrics, loss=loss, sample_weight=sample_weight)
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: Any = None,
         *,
         loss: str | Loss | None = None,
         optimizer: str | Optimizer | LBFGS = "adam",
         epochs: int = 1,
         batch_size: int | None = 32,
-        shuffle: bool | ArrayLike = True,
+        accumulate: int = 1,
+        shuffle: bool | str | ArrayLike = True,
         validation_split: float = 0.0,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Any = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: "ClassWeight | None" = None,
         metrics: "Sequence[MetricLike]" = (),
         progress: bool | None = None,
         callbacks: Sequence[Callback] = (),
         precision: str | None = None,
         resume: "str | PathLike[str] | None" = None,
+        scale: float | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
-        loss: mse, half_mse, mae, bce, bce_with_logits, cross_entropy, or an object of `gemmule.losses`; None
-            takes that of the last fit. y is (N, n), or (N,) for one output, or integer labels (N,) for
-            cross_entropy.
+        loss: mse, half_mse, mae, huber, bce, bce_with_logits, hinge, cross_entropy, kl_divergence, poisson,
+            or an object of `gemmule.losses`, where they have settings; None takes that of the last fit. y is
+            (N, n), or (N,) for one output, or integer labels (N,) for cross_entropy and hinge.
         optimizer: sgd, adam, adamw, rmsprop, adagrad, lion, muon, lbfgs (with defaults, starting afresh), or
             an object of `gemmule.optim`, which keeps its state.
         batch_size: None is the whole set. The last batch may be smaller.
+        accumulate: so many batches make one update, with the gradient of the mean over all their samples;
+            the last update of an epoch takes what is left. Batches of b give what batches of accumulate * b
+            give, dropout included, to rounding. (Keras calls it gradient_accumulation_steps.)
         shuffle: True draws an order for each epoch, False takes X as it lies, an integer array (epochs, N)
-            gives the indices of the samples.
+            gives the indices of the samples, "blocks" reads an array in blocks, as below.
         validation_split: this fraction of X is held out, the same at every fit of this network, in proportion
-            for integer classes. validation_data: (X, y) instead.
+            for integer classes. validation_data: (X, y), or (X, y, sample_weight), or batches of (X, y),
+            instead.
+        sample_weight: (N,), what each sample counts, at least 0: the loss of an update is sum w l / sum w, so
+            that weights of whole numbers do what repeated rows would. Metrics count them too. A sample of
+            weight 0 counts nothing, whatever its target; an update of such samples has the gradient 0. For
+            arrays in memory.
+        class_weight: {class: weight}, 1 for those that are not named, or "balanced", the inverse of how often
+            each class occurs, N / (classes N_class). It multiplies sample_weight in the losses, those of
+            validation too; metrics do not count it.
         metrics: names (accuracy, top_k, precision, recall, f1, auc, mse, mae, r2), objects of
             `gemmule.metrics`, or functions of (targets, outputs).
         progress: True shows it; None does so on a terminal.
@@ -186,6 +205,20 @@ class Network(Layer):
             and `predict` go by the layers alone.
         resume: the file of a `gemmule.callbacks.Checkpoint`. The fit, given the same arguments as the one
             that wrote it, goes on there, and ends with bitwise the weights of an uninterrupted one.
+        scale: for X of uint8, which is kept as it is: the network sees scale * X, rounded once. From then on
+            it sees that of every uint8 array, in `predict` and `evaluate` too, and a saved network knows it
+            (`preprocessing["uint8_scale"]`); arrays of other types are taken as they are. None: the scale of
+            an earlier fit, else 1.
+        steps_per_epoch: for batches without end, see below.
+
+        X and y may be larger than memory: memory-mapped arrays, which are read where they lie if they are
+        C-contiguous and of the network's type or uint8, or whatever has rows that can be sliced, like HDF5
+        and Zarr. Those are read in blocks of about 32 MB by a thread while the block before is trained on,
+        and shuffled in blocks: a block is made of stretches from 16 places, and its rows are shuffled.
+        Or X is an iterable of batches (X, y), or a function that returns one, given the number of the epoch
+        from 0 if it has an argument `epoch`; y is None then. Each batch is a step, in the order they come;
+        none may have more samples than the first. An epoch is one pass, or steps_per_epoch batches of a pass
+        that goes on over the epochs. The thread that reads them runs ahead. See docs/training.md.
 
         X may be a table: a data frame (pandas, polars), a dict of columns or a structured array; y then is a
         column or the name of one in X. Numbers are taken as they are, column by column. Where X holds text,
@@ -207,14 +240,19 @@ class Network(Layer):
             optimizer=optimizer,
             epochs=epochs,
             batch_size=batch_size,
+            accumulate=accumulate,
             shuffle=shuffle,
             validation_split=validation_split,
             validation_data=validation_data,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             metrics=metrics,
             progress=progress,
             callbacks=callbacks,
             precision=precision,
             resume=resume,
+            scale=scale,
+            steps_per_epoch=steps_per_epoch,
         )
 
     @property

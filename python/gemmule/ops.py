@@ -266,14 +266,20 @@ def dropout(
 def loss(prediction: ArrayLike, target: ArrayLike, kind: str) -> float:
     """Mean loss over samples; kinds, formulas and targets as in `gemmule.losses`, and
     cross_entropy_probabilities, which takes the output of a softmax."""
-    pred, y = losses.arrays(_loss_kind(kind), prediction, target)
-    return _core.loss(kind, pred, y)
+    parameter = _loss(kind).parameter
+    pred, y = losses.arrays(kind, prediction, target)
+    return _core.loss(kind, parameter, pred, y)
 
 
 def loss_backward(prediction: ArrayLike, target: ArrayLike, kind: str, out: Array | None = None) -> Array:
     """The gradient of the mean loss with respect to the prediction."""
-    pred, y = losses.arrays(_loss_kind(kind), prediction, target)
-    return _into(f"{kind}_backward", out, pred, lambda grad: _core.loss_grad(kind, pred, y, grad), pred, y)
+    parameter = _loss(kind).parameter
+    pred, y = losses.arrays(kind, prediction, target)
+
+    def write(grad: Array) -> None:
+        _core.loss_grad(kind, parameter, pred, y, grad)
+
+    return _into(f"{kind}_backward", out, pred, write, pred, y)
 
 
 # -- checks --------------------------------------------------------------------------------------------------
@@ -286,11 +292,11 @@ def _builtin(kind: str, slope: float | None) -> activations.Builtin:
     return act
 
 
-def _loss_kind(kind: str) -> str:
-    known = (*losses.NAMES, "cross_entropy_probabilities")
-    if kind not in known:
-        raise unknown_name("loss", kind, known)
-    return kind
+def _loss(kind: str) -> losses.Loss:
+    """The loss that runs the kernel of this name, with its defaults."""
+    if kind not in losses.KINDS:
+        raise unknown_name("loss", kind, tuple(losses.KINDS))
+    return losses.KINDS[kind]
 
 
 def _common(op: str, **values: ArrayLike) -> list[Array]:

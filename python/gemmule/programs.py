@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _core
 from ._precision import numerics
 from .layers.base import Revision
+from .losses import Loss
 from .lowering import Builder
 from .parameters import Segment
 
@@ -64,31 +65,36 @@ class Programs:
         """The graph of a forward pass with the names of its values."""
         return self._kept_or_made(network, "tracer", (), lambda: Builder(network, training=False))
 
-    def evaluator(self, network: "Network", loss: str, metrics: tuple[str, ...]) -> _core.Evaluator:
+    def evaluator(self, network: "Network", loss: Loss, metrics: tuple[str, ...]) -> _core.Evaluator:
         """Mean loss and metrics."""
 
         def make() -> _core.Evaluator:
             builder = Builder(network, training=False)
-            return _core.Evaluator(builder.graph, builder.output, loss, metrics, CHUNK)
+            lowered = loss.lower(builder.graph, builder.output, network.output_activation())
+            return _core.Evaluator(builder.graph, builder.output, *lowered, metrics, CHUNK)
 
         return self._kept_or_made(network, "evaluator", (loss, metrics), make)
 
     def trainer(
         self,
         network: "Network",
-        loss: str,
+        loss: Loss,
         metrics: tuple[str, ...],
         batch_size: int,
         precision: str | None,
         keeps_output: bool,
+        accumulate: int,
     ) -> _core.Trainer:
         """The epoch loop."""
 
         def make() -> _core.Trainer:
             builder = Builder(network, training=True, fitting=True, precision=precision)
-            return _core.Trainer(builder.graph, builder.output, loss, metrics, batch_size, keeps_output)
+            lowered = loss.lower(builder.graph, builder.output, network.output_activation())
+            return _core.Trainer(
+                builder.graph, builder.output, *lowered, metrics, batch_size, keeps_output, accumulate
+            )
 
-        details = loss, metrics, batch_size, precision, keeps_output
+        details = loss, metrics, batch_size, precision, keeps_output, accumulate
         return self._kept_or_made(network, "trainer", details, make)
 
     def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:

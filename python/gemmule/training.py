@@ -2,15 +2,18 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _checkpoint, _core, building, losses, optim
+from . import _bytes, _checkpoint, _core, _stream, building, losses, optim
+from ._blocks import Source
 from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
+from ._targets import target_array
+from ._weights import ClassWeight, OfClasses, of_order, of_samples, require_some
 from .arrays import Array, any_array, is_table, real_number, shown
 from .callbacks import Callback
 from .errors import DTypeError, ShapeError
@@ -22,6 +25,7 @@ from .lowering import Builder
 from .metrics import Metric, MetricLike
 from .metrics import resolve as resolve_metrics
 from .optim import LBFGS, Optimizer
+from .programs import CHUNK
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -31,24 +35,30 @@ if TYPE_CHECKING:
 
 def fit(
     network: "Network",
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any,
     *,
     loss: str | Loss | None,
     optimizer: str | Optimizer | LBFGS,
     epochs: int,
     batch_size: int | None,
-    shuffle: bool | ArrayLike,
+    accumulate: int,
+    shuffle: bool | str | ArrayLike,
     validation_split: float,
-    validation_data: tuple[ArrayLike, ArrayLike] | None,
+    validation_data: Any,
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight | None,
     metrics: Sequence[MetricLike],
     progress: bool | None,
     callbacks: Sequence[Callback],
     precision: str | None,
     resume: "str | PathLike[str] | None",
+    scale: float | None,
+    steps_per_epoch: int | None,
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
+    accumulate = positive_int(accumulate, "fit: accumulate")
     chosen = _chosen_loss(network, loss, "fit")
     measured = resolve_metrics(metrics)
     opt = optim.resolve(optimizer)
@@ -63,34 +73,67 @@ def fit(
             raise TypeError(f"fit: {callback!r} is not a Callback")
     saved = None if resume is None else _checkpoint.read(resume)
     validation_split = real_number(validation_split, "fit: validation_split")
-    preprocessing = network.preprocessing
+    held_pair, held_weight = _parted(validation_data)
+    preprocessing, names = network.preprocessing, None
     if is_table(X):
         from . import tables
 
-        preprocessing, X, y, validation_data = tables.for_fit(network, X, y, validation_data)
-    data = _data(network, X, y, chosen, measured, "")
-    held = None
-    if validation_data is not None:
+        preprocessing, X, y, held_pair = tables.for_fit(network, X, y, held_pair)
+        names = preprocessing.get("classes")
+    source = _stream.for_fit(
+        network,
+        X,
+        y,
+        loss=chosen,
+        metrics=measured,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        validation_split=validation_split,
+        weighted=sample_weight is not None or class_weight is not None,
+    )
+    data: Data | Source = source or _data(network, X, y, chosen, measured, "")
+    if isinstance(data, Data):
+        data = data._replace(weights=of_samples(sample_weight, len(data.x), "fit: sample_weight"))
+    if scale is not None:
+        dtype = data.x.dtype if isinstance(data, Data) else data.checks.dtype
+        if dtype != "uint8":
+            raise DTypeError(f"fit: scale is for X of uint8, X has dtype {dtype}")
+        preprocessing = {**preprocessing, _bytes.KEY: _bytes.checked_scale(scale, "fit: scale")}
+    held: Data | Source | None = None
+    if held_pair is not None:
         if validation_split:
             raise ValueError("fit: give validation_split or validation_data, not both")
-        if not isinstance(validation_data, Sequence) or len(validation_data) != 2:
-            raise TypeError(
-                f"fit: validation_data must be a pair (X, y), not {type(validation_data).__name__}"
-            )
-        held = _data(network, *validation_data, chosen, measured, "validation ")
-    order = _order(shuffle, epochs, len(data.x), bool(validation_split))
-    if validation_split:
-        data, held = _hold_out(network, data, y, validation_split)
-    rows = len(data.x)
-    batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
+        held = _scored(network, held_pair[0], held_pair[1], chosen, measured, held_weight, "validation ")
 
-    settings = Settings(chosen, measured, opt, epochs, batch_size, order, bool(np.any(shuffle)), precision)
-    if isinstance(opt, LBFGS):
-        from .full_batch import FullBatchLoop
+    settings = Settings(chosen, measured, opt, epochs, 1, accumulate, None, bool(np.any(shuffle)), precision)
+    loop: Loop
+    if isinstance(data, Data):
+        order = _order(shuffle, epochs, len(data.x), bool(validation_split))
+        if validation_split:
+            data, held = _hold_out(network, data, y, validation_split)
+        if class_weight is not None:
+            kind, outputs = chosen.kind(network.output_activation()), math.prod(network.output_dims)
+            of_classes = OfClasses(class_weight, data.y, data.weights, kind, outputs, names)
+            data = data._replace(weights=of_classes.times(data.weights, data.y, ""))
+            if isinstance(held, Data):
+                held = held._replace(weights=of_classes.times(held.weights, held.y, "validation "))
+            elif held is not None:
+                raise ValueError("fit: class_weight weighs validation_data too, which must be arrays then")
+        of_order(data.weights, order)
+        rows = len(data.x)
+        batch_size = rows if batch_size is None else min(positive_int(batch_size, "fit: batch_size"), rows)
+        settings = settings._replace(batch_size=batch_size, order=order)
+        if isinstance(opt, LBFGS):
+            from .full_batch import FullBatchLoop
 
-        loop: Loop = FullBatchLoop(network, settings, data, held is not None, callbacks)
+            loop = FullBatchLoop(network, settings, data, held is not None, callbacks)
+        else:
+            loop = Loop(network, settings, data, held is not None)
     else:
-        loop = Loop(network, settings, data, held is not None)
+        settings = settings._replace(batch_size=data.batch_size)
+        loop = _stream.StreamLoop(network, settings, data, held is not None, callbacks)
     if saved is not None:
         _checkpoint.require_same(saved, loop, callbacks)
     with _alone(network), contextlib.closing(loop):
@@ -105,11 +148,12 @@ def fit(
 
 def evaluate(
     network: "Network",
-    X: ArrayLike,
-    y: ArrayLike,
+    X: Any,
+    y: Any,
     *,
     metrics: Sequence[MetricLike] | None,
     loss: str | Loss | None,
+    sample_weight: ArrayLike | None,
 ) -> dict[str, float]:
     """See `Network.evaluate`."""
     chosen = _chosen_loss(network, loss, "evaluate")
@@ -120,8 +164,8 @@ def evaluate(
         from . import tables
 
         X, y = tables.pair_of(network, X, y)
-    data = _data(network, X, y, chosen, measured, "")
-    return scores(network, chosen.kind(network.output_activation()), measured, data)
+    data = _scored(network, X, y, chosen, measured, sample_weight, "")
+    return scores(network, chosen, measured, data)
 
 
 def describe(network: "Network", batch_size: int, training: bool, loss: str | Loss | None) -> str:
@@ -133,7 +177,8 @@ def describe(network: "Network", batch_size: int, training: bool, loss: str | Lo
     output = network.output_activation()
     suited = {"softmax": "cross_entropy", "sigmoid": "bce"}.get(output or "", "mse")
     chosen = losses.resolve(loss or network.loss or suited)
-    return _core.Trainer(builder.graph, builder.output, chosen.kind(output), (), batch_size).describe()
+    lowered = chosen.lower(builder.graph, builder.output, output)
+    return _core.Trainer(builder.graph, builder.output, *lowered, (), batch_size).describe()
 
 
 # -- checks --------------------------------------------------------------------------------------------------
@@ -150,14 +195,29 @@ def _chosen_loss(network: "Network", loss: str | Loss | None, what: str) -> Loss
 def _data(
     network: "Network", X: ArrayLike, y: ArrayLike, loss: Loss, metrics: tuple[Metric, ...], which: str
 ) -> Data:
-    x, single = batch_of(network, X, f"{which}X")
+    x, single = batch_of(network, X, f"{which}X", keep_bytes=True)
     if single:
         raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
-    target = losses.target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
+    target = target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
     for metric in metrics:
         metric.check(kind, math.prod(network.output_dims), target.ndim == 1)
     return Data(x, target)
+
+
+def _parted(given: Any) -> tuple[Any, ArrayLike | None]:
+    """((X, y), weights) of what fit was given as validation_data, y None for batches; TypeError for anything
+    but those, a pair or three."""
+    if given is None:
+        return None, None
+    if isinstance(given, Sequence) and not isinstance(given, str) and len(given) in (2, 3):
+        return tuple(given[:2]), given[2] if len(given) == 3 else None
+    if callable(given) or (isinstance(given, Iterable) and not isinstance(given, Sequence | np.ndarray)):
+        return (given, None), None
+    raise TypeError(
+        "fit: validation_data must be a pair (X, y) or (X, y, sample_weight), or batches of (X, y), not "
+        f"{type(given).__name__}"
+    )
 
 
 def _order(shuffle: bool | ArrayLike, epochs: int, rows: int, split: bool) -> Array | None:
@@ -179,7 +239,27 @@ def _order(shuffle: bool | ArrayLike, epochs: int, rows: int, split: bool) -> Ar
     return np.ascontiguousarray(order, dtype=np.int64)
 
 
-def _hold_out(network: "Network", data: Data, y: ArrayLike, fraction: float) -> tuple[Data, Data]:
+def _scored(
+    network: "Network",
+    X: Any,
+    y: Any,
+    loss: Loss,
+    metrics: tuple[Metric, ...],
+    sample_weight: ArrayLike | None,
+    which: str,
+) -> Data | Source:
+    """What is scored and not trained on."""
+    source = _stream.source_of(network, X, y, loss, metrics, batch_size=CHUNK, which=which)
+    if source is not None:
+        if sample_weight is not None:
+            raise ValueError(f"{which}sample_weight is for arrays in memory")
+        return source
+    data = _data(network, X, y, loss, metrics, which)
+    what = f"{which or 'evaluate: '}sample_weight"
+    return data._replace(weights=of_samples(sample_weight, len(data.x), what))
+
+
+def _hold_out(network: "Network", data: Data, y: Any, fraction: float) -> tuple[Data, Data]:
     """(training, held-out) parts, always the same for a network and a set."""
     from .datasets import stratified_split
 
@@ -187,7 +267,14 @@ def _hold_out(network: "Network", data: Data, y: ArrayLike, fraction: float) -> 
     classes = labels.dtype.kind in "biu" and labels.size == len(labels)
     rng = building.generator(network, building.SPLIT_STREAM)
     train, held = stratified_split(labels.reshape(-1) if classes else data.y, fraction, rng)
-    return Data(data.x[train], data.y[train]), Data(data.x[held], data.y[held])
+
+    def part(rows: Array, which: str) -> Data:
+        weights = None if data.weights is None else data.weights.part(rows)
+        if weights is not None:
+            require_some(weights.loss, f"fit: sample_weight of the {which} samples")
+        return Data(data.x[rows], data.y[rows], weights)
+
+    return part(train, "remaining"), part(held, "held-out")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@
 #include "core/activations.h"
 #include "core/philox.h"
 #include "cpu/isa/loops.h"
+#include "cpu/isa/losses.inl"
 #include "cpu/isa/math.h"
-#include "cpu/isa/rows.inl"
 #include "cpu/isa/update.inl"
 #include "cpu/kernels.h"
 #if defined(__SSE2__)
@@ -124,11 +124,39 @@ static void dropout(const DropoutArgs& args, Index first_row, Index rows, Index 
   }
 }
 
+// As many bytes, and 32-bit integers, as a vector of T has lanes.
+template <class T>
+struct Narrow {
+  typedef std::uint8_t bytes __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T))));
+  typedef std::int32_t words __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T) * 4)));
+};
+
+// By way of 32-bit integers: the conversion from those is one instruction everywhere.
+template <class T>
+GM_INLINE Vec<T> widen_bytes(const std::uint8_t* p) {
+  typename Narrow<T>::bytes bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, typename Narrow<T>::words), Vec<T>);
+}
+
+template <class T>
+static void scale_bytes(Index count, const std::uint8_t* src, T scale, T* dst) {
+  for_each_vector<T>(count, [&](Index i, auto span) {
+    std::uint8_t last[lanes<T>] = {};  // what is read where fewer bytes than lanes are left
+    const std::uint8_t* from = src + i;
+    if (count - i < lanes<T>) {
+      for (Index k = 0; k < count - i; ++k) last[k] = from[k];
+      from = last;
+    }
+    span.store(dst + i, widen_bytes<T>(from) * splat(scale));
+  });
+}
+
 template <class T>
 constexpr ElementKernels<T> element_kernels() {
-  return {activation<T>, activation_grad<T>, add<T>,         exp<T>,      erf<T>,
-          softmax<T>,    softmax_grad<T>,    dropout<T>,     sum_rows<T>, loss<T>,
-          loss_grad<T>,  update<T>,          sum_squares<T>, axpby<T>,    max_abs<T>};
+  return {activation<T>,   activation_grad<T>, add<T>,      exp<T>,        erf<T>,       softmax<T>,
+          softmax_grad<T>, dropout<T>,         sum_rows<T>, loss<T>,       loss_grad<T>, update<T>,
+          sum_squares<T>,  axpby<T>,           max_abs<T>,  scale_bytes<T>};
 }
 
 }  // namespace gemmule::cpu::GEMMULE_ISA

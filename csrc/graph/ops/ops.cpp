@@ -32,6 +32,10 @@ const OpRule& rule(OpKind op) {
       return ops::loss;
     case OpKind::loss_grad:
       return ops::loss_grad;
+    case OpKind::python_loss:
+      return ops::python_loss;
+    case OpKind::python_loss_grad:
+      return ops::python_loss_grad;
   }
   fail(ErrorKind::state, "an op without rules");
 }

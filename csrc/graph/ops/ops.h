@@ -10,6 +10,7 @@ extern const OpRule softmax, softmax_grad;
 extern const OpRule dropout, reshape, add;
 extern const OpRule python, python_grad;
 extern const OpRule loss, loss_grad;
+extern const OpRule python_loss, python_loss_grad;
 
 // Shape rules that several ops share.
 ValueInfo same_as_first(const Graph& graph, const std::vector<ValueId>& in, const Attrs& attrs);

@@ -158,7 +158,7 @@ class AUC(Metric):
             positive = _positive(target, loss_kind)
         else:
             positive = _classes(target)[:, None] == np.arange(outputs)
-            if loss_kind == "cross_entropy":
+            if loss_kind in ("cross_entropy", "kl_divergence"):
                 output = np.exp(output - output.max(axis=1, keepdims=True))
                 output /= output.sum(axis=1, keepdims=True)
         return float(np.mean([_area(positive[:, j], output[:, j], weight) for j in range(outputs)]))
