@@ -29,12 +29,12 @@ double total(const double* weights, Index rows) {
 double Tally::sum(const Operand& losses, const double* weights) {
   const auto* loss = losses.as<const double>();
   double sum = 0;
-  for (Index i = 0; i < losses.rows; ++i) {
-    if (!weights)
-      sum += loss[i];
-    else if (weights[i] != 0)
-      sum += weights[i] * loss[i];
+  if (!weights) {
+    for (Index i = 0; i < losses.rows; ++i) sum += loss[i];
+    return sum;
   }
+  for (Index i = 0; i < losses.rows; ++i)
+    if (weights[i] != 0) sum += weights[i] * loss[i];
   return sum;
 }
 

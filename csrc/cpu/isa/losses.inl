@@ -27,8 +27,7 @@ struct Smoothing {
   const T keep, rest;
 };
 
-// -- elementwise
-// ---------------------------------------------------------------------------------------------
+// -- elementwise -------------------------------------------------------------------------------------------
 
 template <class T, class Formula>
 static void elementwise_loss(Formula, const LossArgs<T>& args, double* sample_loss) {
@@ -50,36 +49,38 @@ static void elementwise_loss(Formula, const LossArgs<T>& args, double* sample_lo
   }
 }
 
+// `count` elements from `first` on, of rows with the same scale.
 template <class T, class Formula>
-static void elementwise_grad(Formula, const LossArgs<T>& args, T scale, const T* shares, T* dpred) {
-  const T *pred = args.pred, *target = static_cast<const T*>(args.target);
+GM_INLINE void scaled_grad(Formula, const LossArgs<T>& args, Index first, Index count, T scale, T* dpred) {
   const Vec<T> parameter = splat(args.parameter);
-  const auto scaled = [&](Index first, Index count, T row_scale) {
-    const T factor = T(double(row_scale) / double(args.cols));
-    map<T>(
-        count, dpred + first, [&](Vec<T> p, Vec<T> t) { return factor * Formula::grad(p, t, parameter); },
-        pred + first, target + first);
-  };
-  if (!shares) return scaled(0, args.rows * args.cols, scale);
+  const T factor = T(double(scale) / double(args.cols));
+  map<T>(
+      count, dpred + first, [&](Vec<T> p, Vec<T> t) { return factor * Formula::grad(p, t, parameter); },
+      args.pred + first, static_cast<const T*>(args.target) + first);
+}
+
+template <class T, class Formula>
+static void elementwise_grad(Formula formula, const LossArgs<T>& args, T scale, const T* shares, T* dpred) {
+  if (!shares) return scaled_grad(formula, args, 0, args.rows * args.cols, scale, dpred);
   if (args.cols == 1) {
+    const Vec<T> parameter = splat(args.parameter);
     map<T>(
         args.rows, dpred,
         [&](Vec<T> p, Vec<T> t, Vec<T> share) {
           return Math<T>::select(share == Vec<T>{}, Vec<T>{}, share * Formula::grad(p, t, parameter));
         },
-        pred, target, shares);
+        args.pred, static_cast<const T*>(args.target), shares);
     return;
   }
   for (Index r = 0; r < args.rows; ++r) {
     if (shares[r] == 0)
       std::memset(dpred + r * args.cols, 0, sizeof(T) * std::size_t(args.cols));
     else
-      scaled(r * args.cols, args.cols, shares[r]);
+      scaled_grad(formula, args, r * args.cols, args.cols, shares[r], dpred);
   }
 }
 
-// -- of rows
-// -------------------------------------------------------------------------------------------------
+// -- of rows -----------------------------------------------------------------------------------------------
 
 // log(sum_j exp z_j) - z[label], or for a target t: -sum_j t_j log softmax(z)_j
 template <class T>
