@@ -18,10 +18,10 @@ namespace gemmule::cpu {
 // `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
 // long and readable to its full length (packed panels are padded with zeros). An A read by rows may lie in
 // panels itself: after its first a_run steps, and after every a_chunk from there, it goes on a_jump further.
-// A listed A is a table of the addresses of its rows, or of its columns: element (i, p) is at
-// a_list[i][a_first + p], or at a_list[p][a_first + i].
-// `act` is identity, relu or leaky_relu: those cost one instruction in registers. The others are applied by
-// the driver to the tile's rows while they are in L1.
+// A listed A is a table of the addresses of its rows: element (i, p) is at a_list[i][a_first + p].
+// More tiles may follow below the first, of the same height and with the same B: their A is a_next, or
+// `height` rows of the list, further. `act` is identity, relu or leaky_relu: those cost one instruction in
+// registers. The others are applied by the driver to the tile's rows while they are in L1.
 template <class T>
 struct TileArgs {
   Index depth;
@@ -30,6 +30,7 @@ struct TileArgs {
   Index a_run, a_chunk, a_jump;
   const T* const* a_list;
   Index a_first;
+  Index tiles = 1, a_next = 0;
   const T* b;
   Index b_step;
   T* c;
@@ -44,6 +45,20 @@ struct TileArgs {
 template <class T>
 using TileKernel = void (*)(const TileArgs<T>&);
 
+// Strips of A that lie one behind the other, `apart` elements: strip s has A(s height + i, p) at
+// dst[s apart + p height + i]. Column p lies in one piece, from list[p][first] on, or without a list from
+// a[p step] on.
+template <class T>
+struct StripsArgs {
+  Index height, count, apart;
+  Index depth;
+  const T* const* list;
+  Index first;
+  const T* a;
+  Index step;
+  T* dst;
+};
+
 inline constexpr int max_tile_rows = 14;
 inline constexpr int max_tile_vectors = 4;
 
@@ -56,11 +71,11 @@ struct GemmKernels {
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
   // The same for an A that lies as the caller keeps it, a_step == 1.
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
-  // The same for listed rows and listed columns.
+  // The same for listed rows.
   TileKernel<T> kernel_listed_rows[max_tile_rows][max_tile_vectors];
-  TileKernel<T> kernel_listed_columns[max_tile_rows][max_tile_vectors];
   // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step]. May write lanes - 1 elements more.
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
+  void (*pack_strips)(const StripsArgs<T>&);
   // B(p, j), at b[p * row + j * step], in panels of `width` columns, whole vectors, one after the other, the
   // last padded with zeros: (p, j) at dst[j / width * width * depth + p * width + j % width].
   void (*pack_b)(Index depth, Index cols, Index width, const T* b, Index row, Index step, T* dst);

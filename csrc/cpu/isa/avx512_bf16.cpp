@@ -52,9 +52,9 @@ static void tile_of_pairs(const TileArgs<float>& g) {
     b += b_step;
   }
   if (g.cols == V * in_vector)
-    finish_tile<float, R, V, true>(g, acc);
+    finish_tile<float, R, V, true>(g, g.c, acc);
   else
-    finish_tile<float, R, V, false>(g, acc);
+    finish_tile<float, R, V, false>(g, g.c, acc);
 }
 
 // ---- packing ----

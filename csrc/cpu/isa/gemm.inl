@@ -22,17 +22,17 @@ GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
 #define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
 
 template <class T, int R, int V, bool full>
-GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
+GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
   if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
   if (g.beta == T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-      const T* c = g.c + i * g.c_row + v * lanes<T>;
+      const T* c = to + i * g.c_row + v * lanes<T>;
       acc[i][v] += last(v) ? load_first(c, tail) : load(c);
     }
   else if (g.beta != T(0))
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-      const T* c = g.c + i * g.c_row + v * lanes<T>;
+      const T* c = to + i * g.c_row + v * lanes<T>;
       acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
     }
   if (g.bias) GEMMULE_FOR_VECTORS {
@@ -43,7 +43,7 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
   if (g.act != Act::identity)
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = activate_in_register<T>(acc[i][v], g.act, g.slope);
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-    T* c = g.c + i * g.c_row + v * lanes<T>;
+    T* c = to + i * g.c_row + v * lanes<T>;
     if (last(v))
       store_first(c, acc[i][v], tail);
     else
@@ -52,8 +52,8 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, Vec<T> (&acc)[R][V]) {
 }
 
 // How a tile's A lies: column by column (a_row 1), as in a packed strip; row by row (a_step 1), in one piece
-// or in panels; or listed.
-enum class Lie { columns, rows, listed_columns, listed_rows };
+// or in panels; or its rows listed.
+enum class Lie { columns, rows, listed_rows };
 
 // One broadcast of A per row and V loads of B per step feed R * V FMAs.
 template <class T, int R, int V, class Element>
@@ -67,25 +67,16 @@ GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) 
 }
 
 template <class T, int R, int V, Lie lie>
-static void tile(const TileArgs<T>& g) {
-  Vec<T> acc[R][V];
+GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, Vec<T> (&acc)[R][V]) {
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
   const T* b = g.b;
   const Index depth = g.depth, b_step = g.b_step;
   if constexpr (lie == Lie::listed_rows) {
     const T* row[R];
-    GEMMULE_FOR_ROWS row[i] = g.a_list[i] + g.a_first;
+    GEMMULE_FOR_ROWS row[i] = list[i] + g.a_first;
     for (Index p = 0; p < depth; ++p, b += b_step)
       multiply_step<T, R, V>(acc, b, [&](int i) { return row[i][p]; });
-  } else if constexpr (lie == Lie::listed_columns) {
-    const T* const* list = g.a_list;
-    const Index first = g.a_first;
-    for (Index p = 0; p < depth; ++p, b += b_step) {
-      const T* a = list[p] + first;
-      multiply_step<T, R, V>(acc, b, [&](int i) { return a[i]; });
-    }
   } else {
-    const T* a = g.a;
     const Index a_row = g.a_row, a_step = g.a_step;
     constexpr bool by_rows = lie == Lie::rows;
     Index left = depth, run = by_rows ? g.a_run : left;
@@ -102,10 +93,24 @@ static void tile(const TileArgs<T>& g) {
       run = g.a_chunk;
     }
   }
-  if (g.cols == V * lanes<T>)
-    finish_tile<T, R, V, true>(g, acc);
-  else
-    finish_tile<T, R, V, false>(g, acc);
+}
+
+template <class T, int R, int V, Lie lie>
+static void tile(const TileArgs<T>& g) {
+  const T* a = g.a;
+  const T* const* list = g.a_list;
+  T* c = g.c;
+  for (Index left = g.tiles; left > 0; --left) {
+    Vec<T> acc[R][V];
+    multiply_tile<T, R, V, lie>(g, a, list, acc);
+    if (g.cols == V * lanes<T>)
+      finish_tile<T, R, V, true>(g, c, acc);
+    else
+      finish_tile<T, R, V, false>(g, c, acc);
+    a += g.a_next;
+    list += R;
+    c += R * g.c_row;
+  }
 }
 
 #undef GEMMULE_FOR_ROWS
@@ -232,6 +237,25 @@ GM_INLINE void pack_columns(Index height, Index depth, const T* a, Index step, T
     for (Index i = 0; i < height; ++i) dst[i] = a[i];
 }
 
+// What is read of a column is read together: the columns of a batch that was never gathered lie on a page
+// each. Exactly H elements are moved at a time: whole vectors, each written over by the next column's, take
+// half as long again.
+template <class T, int H>
+GM_INLINE void pack_strips_of(const StripsArgs<T>& g) {
+  for (Index p = 0; p < g.depth; ++p) {
+    const T* from = g.list ? g.list[p] + g.first : g.a + p * g.step;
+    T* to = g.dst + p * H;
+    for (Index strip = 0; strip < g.count; ++strip, from += H, to += g.apart)
+      std::memcpy(to, from, H * sizeof(T));
+  }
+}
+
+template <class T, int H = GEMMULE_TILE_ROWS>
+static void pack_strips(const StripsArgs<T>& g) {
+  if (g.height == H) return pack_strips_of<T, H>(g);
+  if constexpr (H > 1) pack_strips<T, H - 1>(g);
+}
+
 template <class T>
 static void pack_a(Index height, Index depth, const T* a, Index row, Index step, T* dst) {
   constexpr Index tallest = GEMMULE_TILE_ROWS;  // a height known to the compiler saves a quarter
@@ -345,7 +369,6 @@ constexpr void fill_kernels(GemmKernels<T>& table) {
   table.kernel[R - 1][V - 1] = tile<T, R, V, Lie::columns>;
   table.kernel_rows[R - 1][V - 1] = tile<T, R, V, Lie::rows>;
   table.kernel_listed_rows[R - 1][V - 1] = tile<T, R, V, Lie::listed_rows>;
-  table.kernel_listed_columns[R - 1][V - 1] = tile<T, R, V, Lie::listed_columns>;
   if constexpr (V > 1)
     fill_kernels<T, R, V - 1>(table);
   else if constexpr (R > 1)
@@ -362,6 +385,7 @@ constexpr GemmKernels<T> gemm_kernels(Index depth_block, Index column_block) {
   table.column_block = column_block;
   fill_kernels<T, GEMMULE_TILE_ROWS, GEMMULE_TILE_VECTORS>(table);
   table.pack_a = pack_a<T>;
+  table.pack_strips = pack_strips<T>;
   table.pack_b = pack_b<T>;
   table.transpose_out = transpose_out<T>;
   return table;

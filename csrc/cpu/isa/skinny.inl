@@ -50,7 +50,7 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
   } else {
     for (Index left = steps; left > 0; --left) step();
   }
-  if (p + steps == g.depth) return finish_tile<T, R, V, full>(g, acc);
+  if (p + steps == g.depth) return finish_tile<T, R, V, full>(g, g.c, acc);
 #pragma GCC unroll 8
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
@@ -232,7 +232,7 @@ template <class T, int V, bool full>
 GM_INLINE void narrow_row(const TileArgs<T>& g) {
   Vec<T> acc[1][V] = {};
   multiply_narrow<T, 1, V>(g, acc);
-  finish_tile<T, 1, V, full>(g, acc);
+  finish_tile<T, 1, V, full>(g, g.c, acc);
 }
 
 template <class T, int V>

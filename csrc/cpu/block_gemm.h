@@ -1,0 +1,410 @@
+// A product by blocks: packed, or read in place where that is cheaper.
+#pragma once
+#include <algorithm>
+
+#include "cpu/gemm_parts.h"
+
+namespace gemmule::cpu {
+
+// Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column
+// of B, both may stay as they lie. That depends on the whole product, never on a member's block of it.
+inline constexpr Index few_rows = 256;
+
+// A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more
+// of them on one L1 set (4 KB apart, 8 ways) than it holds.
+template <class T>
+bool crowds_l1(Index row_stride) {
+  return row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
+}
+
+template <class T>
+bool a_in_place(const Gemm<T>& call) {
+  if (call.a_form != Form::strided) return true;
+  if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
+  if (call.a.row_stride == 1) return true;
+  return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
+}
+
+// B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of
+// the ceiling, and rows of 4 KB meet in one set of L1: 64 x 4096 x 1024 took 8.3 ms and packed takes 6.3.
+template <class T>
+bool b_in_place(const Gemm<T>& call) {
+  return call.b.col_stride == 1 && call.a.rows <= few_rows &&
+         call.b.row_stride * static_cast<Index>(sizeof(T)) < 4096;
+}
+
+// A C of this many bytes is not in L2 when its turn comes: 4096 x 4096 went from 86 to 90 % of the ceiling
+// with its tiles prefetched, MNIST's step from 655 to 663 us.
+inline constexpr Index result_beyond_cache = 1024 * 1024;
+
+// The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
+// panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
+// strip of A is packed where it is used, and stays in L1.
+template <class T>
+class BlockGemm {
+ public:
+  BlockGemm(const Kernels<T>& kernels, const Gemm<T>& call, const Block& block, T* workspace)
+      : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block) {
+    depth_ = call.a.cols;
+    // Panels that the caller keeps are cut from the first column of the matrix on, packed ones from the
+    // block's.
+    kept_panels_ = call.b_form == Form::panels || call.c_form == Form::panels;
+    panel_ = kept_panels_ ? panel_width(k_, call.b.cols) : k_.vectors * k_.lanes;
+    panel_vectors_ = pieces(panel_, k_.lanes);
+    by_panels_ = by_panels(k_, call);
+    a_in_place_ = a_in_place(call) && call.c_form != Form::panels;
+    b_in_place_ = call.b_form == Form::strided && b_in_place(call);
+    // Sums that are made in several depths wait in C for the next.
+    keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
+    tiles_ = pieces(block.rows.size(), k_.rows);
+    if (tiles_ > 0) height_ = block.rows.size() / tiles_, higher_ = block.rows.size() % tiles_;
+    most_run_ = by_panels_      ? (call.listener ? tiles_heard_of(k_, panel_) : tiles_)
+                : call.listener ? tiles_heard
+                                : 1;
+    keeps_strips_ = keeps_strips(k_, call);
+    prefetches_ =
+        block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
+    strips_ = workspace;
+    packed_ = strips_ + strips_size(k_, call);
+    passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
+  }
+
+  static Index strip_size(const GemmKernels<T>& k, Index depth) {
+    return round_up(k.rows * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
+  }
+  static Index passing_size(const GemmKernels<T>& k, Index n) {
+    const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block), panel = panel_width(k, n);
+    return std::max(cols * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
+  }
+  // Panel by panel, each with all strips of A, which then wait for the next: where those fit L2 beside a
+  // panel, and the panel is more than is read of them. A panel of weights is then read, or updated, from end
+  // to end.
+  static bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
+    if (call.c_form == Form::panels)
+      return call.a.cols <= k.depth_block && all_strips(k, call) <= most_strips(k);
+    return call.b_form == Form::panels && a_in_place(call) && call.a.rows <= few_rows &&
+           act_in_registers(call) == call.act;
+  }
+  // Where B takes more than one block of columns, the strips of A wait for the next.
+  static bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
+    if (call.c_form == Form::panels) return by_panels(k, call);
+    return call.b.cols > k.column_block && !a_in_place(call);
+  }
+  static Index all_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
+    return checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
+  }
+  static Index most_strips(const GemmKernels<T>& k) { return k.column_block * k.depth_block * 2 / 3; }
+  // Of a C in panels a call with less depth may keep more strips.
+  static Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
+    const Index few = checked_mul(tiles_heard, strip_size(k, call.a.cols));
+    if (call.c_form == Form::panels) return std::max(few, std::min(all_strips(k, call), most_strips(k)));
+    return keeps_strips(k, call) ? all_strips(k, call) : few;
+  }
+  static Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
+    const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block);
+    return round_up(cols * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
+  }
+
+  void run() {
+    if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
+    const Index depths = std::max<Index>(1, pieces(depth_, k_.depth_block));
+    const Index column_blocks = pieces(block_.cols.size(), k_.column_block / panel_ * panel_);
+    const Index grain = kept_panels_ ? panel_ : k_.lanes, grains = pieces(block_.cols.size(), grain);
+    for (Index pc = 0; pc < depths; ++pc)
+      for (Index jc = 0; jc < column_blocks; ++jc) {
+        const Index j0 = block_.cols.begin + cut(grains, column_blocks, jc) * grain;
+        const Index j1 =
+            std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
+        first_columns_ = jc == 0;
+        multiply({j0, j1}, {cut(depth_, depths, pc), cut(depth_, depths, pc + 1)}, pc == 0, pc + 1 == depths);
+      }
+  }
+
+ private:
+  // How many tiles a listener is told of at once. Strip by strip a few: every panel's wait for it, in L1 or
+  // L2. Panel by panel as many as leave half of a 32 KB L1 to A and B: a call costs as much as half a tile.
+  static constexpr Index tiles_heard = 4;
+  static Index tiles_heard_of(const GemmKernels<T>& k, Index panel) {
+    return std::max<Index>(1, 16 * 1024 / (k.rows * panel * static_cast<Index>(sizeof(T))));
+  }
+
+  static Index alignment_of(const GemmKernels<T>&) { return 64 / static_cast<Index>(sizeof(T)); }
+
+  void pack_columns(Span cols, Span depth) {
+    if (call_.b_form == Form::panels) return;
+    // In place, only a last panel that ends inside a vector needs a copy.
+    const Index whole = cols.size() / k_.lanes * k_.lanes;
+    first_packed_ = !b_in_place_ ? 0 : whole == cols.size() ? cols.size() : whole / panel_ * panel_;
+    packed_width_ = panel_width(k_, cols.size() - first_packed_);
+    k_.pack_b(
+        depth.size(), cols.size() - first_packed_, packed_width_,
+        call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + first_packed_) * call_.b.col_stride,
+        call_.b.row_stride, call_.b.col_stride, packed_);
+  }
+
+  // The columns of one panel within a block, and where the panel begins.
+  struct Panel {
+    Index start, begin, end;
+  };
+  Panel first_panel(Span cols) const {
+    const Index start = kept_panels_ ? cols.begin / panel_ * panel_ : cols.begin;
+    return {start, cols.begin, std::min(start + panel_, cols.end)};
+  }
+  Panel after(const Panel& p, Span cols) const {
+    return {p.start + panel_, p.start + panel_, std::min(p.start + 2 * panel_, cols.end)};
+  }
+
+  // Tiles of equal height one below the other, and those of their arguments that stay from panel to panel.
+  struct Strips {
+    TileArgs<T> tile;
+    const TileKernel<T>* kernel;
+    Span rows;
+  };
+
+  void multiply(Span cols, Span depth, bool first, bool last) {
+    pack_columns(cols, depth);
+    if (by_panels_) return multiply_by_panels(cols, depth, first, last);
+    for (Index t = 0; t < tiles_; t += run_from(t)) {
+      Strips strips = strips_from(t, depth, first, last);
+      Ahead ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
+      for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
+        ahead.fetch();
+        multiply(strips, panel, cols, depth, last);
+      }
+      if (!last) continue;
+      finish_rows(kernels_, call_, strips.rows, cols);
+      if (call_.listener) tell(strips.rows, cols);
+    }
+  }
+
+  void multiply_by_panels(Span cols, Span depth, bool first, bool last) {
+    for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
+      for (Index t = 0; t < tiles_; t += run_from(t)) {
+        Strips strips = strips_from(t, depth, first, last);
+        if (first_columns_ && keeps_strips_) lines_ahead(t + run_from(t), depth, 1).fetch();
+        multiply(strips, panel, cols, depth, last);
+        if (last && call_.listener) tell(strips.rows, {panel.begin, panel.end});
+      }
+      first_columns_ = false;
+    }
+  }
+
+  void multiply(Strips& strips, const Panel& panel, Span cols, Span depth, bool last) const {
+    const Index width = panel.end - panel.begin;
+    const Index vectors = width == panel_ ? panel_vectors_ : pieces(width, k_.lanes);
+    TileArgs<T>& tile = strips.tile;
+    tile.cols = width;
+    tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
+    place_columns(tile, cols, depth, panel);
+    place_result(tile, strips.rows.begin, panel, cols);
+    if (prefetches_) prefetch_result(tile, strips.rows.size());
+    strips.kernel[vectors - 1](tile);
+  }
+
+  // What the next strips are made of, fetched into L2 a few lines at a time while the tiles of these are
+  // computed: a strip of 6 x 341 then packs in 1,500 ticks, and otherwise in 3,000 (Zen 3, products of 1024).
+  struct Ahead {
+    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    const T* const* list = nullptr;  // where the rows are, from `first` of each on; or
+    const T* first_row = nullptr;    // they are `step` apart
+    Index first = 0, step = 0;
+    Index rows = 0, lines = 0;  // lines of a row
+    Index share = 0;            // lines at a time
+
+    void fetch() {
+      for (Index i = 0; i < share; ++i, at_ += line) {
+        if (left_ == 0) {
+          if (row_ == rows) return;
+          at_ = list ? list[row_] + first : first_row + row_ * step;
+          ++row_, left_ = lines;
+        }
+        --left_;
+        __builtin_prefetch(at_, 0, 2);
+      }
+    }
+
+   private:
+    const T* at_ = nullptr;
+    Index row_ = 0, left_ = 0;
+  };
+
+  // Of the strips from tile t on, in so many calls.
+  Ahead lines_ahead(Index t, Span depth, Index calls) const {
+    constexpr Index line = Ahead::line;
+    Ahead ahead;
+    if (t >= tiles_) return ahead;
+    const MatrixView<const T>& a = call_.a;
+    const Index last = t + run_from(t);
+    const Span rows{row(t), row(last)};
+    if (!a_in_place_ && !first_columns_ && keeps_strips_) {
+      ahead.first_row = strip_of(t);
+      ahead.step = strip_size(k_, depth_);
+      ahead.rows = last - t;
+      ahead.lines = pieces(height(t) * depth.size(), line);
+    } else if (call_.a_form == Form::panels || (a_in_place_ && call_.a_form == Form::strided)) {
+      return ahead;
+    } else if (call_.a_form == Form::listed_rows) {
+      ahead.list = call_.a_list + rows.begin;
+      ahead.first = depth.begin;
+      ahead.rows = rows.size();
+      ahead.lines = pieces(depth.size(), line);
+    } else if (call_.a_form == Form::strided && a.col_stride == 1) {
+      ahead.first_row = a.data + rows.begin * a.row_stride + depth.begin;
+      ahead.step = a.row_stride;
+      ahead.rows = rows.size();
+      ahead.lines = pieces(depth.size(), line);
+    } else {
+      // The last elements of each column; the first ones came with the strip before.
+      ahead.lines = pieces(rows.size(), line);
+      ahead.rows = depth.size();
+      const Index from = rows.end - 1 - (ahead.lines - 1) * line;
+      if (call_.a_form == Form::listed_columns) {
+        ahead.list = call_.a_list + depth.begin;
+        ahead.first = from;
+      } else {
+        ahead.first_row = a.data + from * a.row_stride + depth.begin * a.col_stride;
+        ahead.step = a.col_stride;
+      }
+    }
+    ahead.share = pieces(ahead.lines * ahead.rows, calls);
+    return ahead;
+  }
+
+  // Row tiles: the block's rows in heights that differ by one at most.
+  Index row(Index t) const { return block_.rows.begin + t * height_ + std::min(t, higher_); }
+  Index height(Index t) const { return height_ + (t < higher_); }
+  // How many tiles from t on are made in one go.
+  Index run_from(Index t) const { return std::min(most_run_, (t < higher_ ? higher_ : tiles_) - t); }
+
+  Strips strips_from(Index t, Span depth, bool first, bool last) const {
+    Strips strips;
+    const Index count = run_from(t);
+    strips.rows = {row(t), row(t + count)};
+    if (!a_in_place_ && (first_columns_ || !keeps_strips_)) pack_strips(t, count, depth);
+    TileArgs<T>& tile = strips.tile;
+    tile.tiles = count;
+    tile.depth = depth.size();
+    tile.alpha = call_.alpha;
+    tile.beta = first ? call_.beta : T(1);
+    tile.act = last ? act_in_registers(call_) : Act::identity;
+    tile.slope = call_.slope;
+    tile.c_row = call_.c_form == Form::panels ? panel_ : call_.c_row;
+    strips.kernel = place_rows(tile, t, depth);
+    return strips;
+  }
+
+  T* strip_of(Index t) const { return strips_ + (keeps_strips_ ? t : 0) * strip_size(k_, depth_); }
+
+  void pack_strips(Index t, Index count, Span depth) const {
+    const MatrixView<const T>& a = call_.a;
+    const Index begin = row(t), apart = strip_size(k_, depth_);
+    const bool listed = call_.a_form == Form::listed_columns;
+    if (listed || a.row_stride == 1) {
+      const T* const* list = listed ? call_.a_list + depth.begin : nullptr;
+      const T* data = listed ? nullptr : a.data + begin + depth.begin * a.col_stride;
+      return k_.pack_strips(
+          {height(t), count, apart, depth.size(), list, begin, data, a.col_stride, strip_of(t)});
+    }
+    for (Index i = 0; i < count; ++i)
+      k_.pack_a(height(t), depth.size(), a.data + row(t + i) * a.row_stride + depth.begin * a.col_stride,
+                a.row_stride, a.col_stride, strip_of(t) + i * apart);
+  }
+
+  // A tile's rows of A, where the kernel can read them: in place, or packed into their strip.
+  const TileKernel<T>* place_rows(TileArgs<T>& tile, Index t, Span depth) const {
+    const MatrixView<const T>& a = call_.a;
+    const Index begin = row(t), height = this->height(t);
+    tile.a_run = tile.a_chunk = depth.size();
+    tile.a_jump = 0;
+    if (call_.a_form == Form::panels) {
+      const Index width = panel_width(k_, depth_), within = depth.begin % width;
+      tile.a = a.data + (depth.begin - within) * a.rows + begin * width + within;
+      tile.a_row = width;
+      tile.a_step = 1;
+      tile.a_run = width - within;
+      tile.a_chunk = width;
+      tile.a_jump = width * a.rows - width;
+      tile.a_next = height * width;
+      return k_.kernel_rows[height - 1];
+    }
+    if (call_.a_form == Form::listed_rows) {
+      tile.a_list = call_.a_list + begin;
+      tile.a_first = depth.begin;
+      return k_.kernel_listed_rows[height - 1];
+    }
+    if (a_in_place_) {
+      tile.a = a.data + begin * a.row_stride + depth.begin * a.col_stride;
+      tile.a_row = a.row_stride;
+      tile.a_step = a.col_stride;
+      tile.a_next = height * a.row_stride;
+      return (a.row_stride == 1 ? k_.kernel : k_.kernel_rows)[height - 1];
+    }
+    tile.a = strip_of(t);
+    tile.a_row = 1;
+    tile.a_step = height;
+    tile.a_next = strip_size(k_, depth_);
+    return k_.kernel[height - 1];
+  }
+
+  // The columns of B in a panel: in place where its rows are adjacent vectors, otherwise packed.
+  void place_columns(TileArgs<T>& tile, Span cols, Span depth, const Panel& panel) const {
+    const Index j = panel.begin;
+    if (call_.b_form == Form::panels) {
+      tile.b = call_.b.data + panel.start * depth_ + depth.begin * panel_ + j - panel.start;
+      tile.b_step = panel_;
+    } else if (j - cols.begin < first_packed_) {
+      tile.b = call_.b.data + depth.begin * call_.b.row_stride + j;
+      tile.b_step = call_.b.row_stride;
+    } else {
+      tile.b = packed_ + (j - cols.begin - first_packed_) * depth.size();
+      tile.b_step = packed_width_;
+    }
+  }
+
+  void place_result(TileArgs<T>& tile, Index i, const Panel& panel, Span cols) const {
+    if (!keeps_)
+      tile.c = passing(panel, cols);
+    else if (call_.c_form == Form::panels)
+      tile.c = call_.c + offset_in_panels(i, panel);
+    else
+      tile.c = call_.c + i * call_.c_row + panel.begin;
+  }
+  Index offset_in_panels(Index i, const Panel& panel) const {
+    return panel.start * call_.a.rows + i * panel_ + panel.begin - panel.start;
+  }
+  // Where the rows of a panel pass through that are told of and not kept.
+  T* passing(const Panel& panel, Span cols) const {
+    return by_panels_ ? passing_ : passing_ + (panel.begin - cols.begin) * tiles_heard * k_.rows;
+  }
+
+  // Brings a tile of C into cache while the tile's sums are made.
+  static void prefetch_result(const TileArgs<T>& tile, Index rows) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
+    for (Index i = 0; i < rows; ++i)
+      for (Index j = 0; j < tile.cols; j += line) __builtin_prefetch(tile.c + i * tile.c_row + j, 1);
+  }
+
+  void tell(Span rows, Span cols) const {
+    for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
+      const Index offset = offset_in_panels(rows.begin, panel);
+      call_.listener->take(*call_.listener, offset, rows.size() * panel_,
+                           keeps_ ? call_.c + offset : passing(panel, cols));
+    }
+  }
+
+  const Kernels<T>& kernels_;
+  const GemmKernels<T>& k_;
+  const Gemm<T>& call_;
+  const Block block_;
+  Index panel_, panel_vectors_, depth_;
+  bool kept_panels_, a_in_place_, b_in_place_, keeps_;
+  Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
+  Index tiles_, most_run_;
+  Index height_ = 0, higher_ = 0;  // of the tiles, and how many are a row higher
+  bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
+  T* strips_;
+  T* packed_;
+  T* passing_;
+};
+
+}  // namespace gemmule::cpu
