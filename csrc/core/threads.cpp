@@ -100,6 +100,27 @@ void Barrier::wait() {
   while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase, std::memory_order_acquire);
 }
 
+Hands::Hands(int members) : of_(std::make_unique<Hand[]>(static_cast<std::size_t>(members))) {}
+
+Index Hands::take(int owner, std::uint32_t deal, Span share, bool first) {
+  std::atomic<std::uint64_t>& left = of_[owner].left;
+  std::uint64_t seen = left.load(std::memory_order_relaxed);
+  for (;;) {
+    const auto of_deal = static_cast<std::uint32_t>(seen >> 32);
+    auto begin = static_cast<Index>(seen >> 16 & 0xffff), end = static_cast<Index>(seen & 0xffff);
+    if (of_deal != deal) {
+      // The owner may be late and this the first that anybody takes of the deal; or it went on to a later one,
+      // when all of this were taken.
+      if (static_cast<std::int32_t>(of_deal - deal) > 0) return -1;
+      begin = share.begin, end = share.end;
+    }
+    if (begin >= end) return -1;
+    const Index item = first ? begin++ : --end;
+    const std::uint64_t rest = std::uint64_t{deal} << 32 | static_cast<std::uint64_t>(begin << 16 | end);
+    if (left.compare_exchange_weak(seen, rest, std::memory_order_relaxed)) return item;
+  }
+}
+
 Span Team::share(Index count, Index grain) const {
   const Index grains = (count + grain - 1) / grain;
   const Index each = grains / size_, left = grains % size_;
@@ -114,12 +135,14 @@ void run_team(int threads, const std::function<void(const Team&)>& body) {
     return;
   }
   survive_fork();
+  Hands hands(threads);
   std::optional<Barrier> barrier;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp single
     barrier.emplace(omp_get_num_threads());  // inside: the runtime may grant fewer threads than asked for
-    body(Team(omp_get_thread_num(), omp_get_num_threads(), &*barrier));
+    Table table{*barrier, hands};
+    body(Team(omp_get_thread_num(), omp_get_num_threads(), &table));
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <memory>
 
 #include "core/kinds.h"
 
@@ -30,24 +31,68 @@ class Barrier {
   alignas(64) std::atomic<std::uint32_t> phase_;
 };
 
+// Items that are still to be done, of the members' shares of a number of them: a member takes the first of its
+// own, and once it has none left the last of another's. So members end together although their cores run at
+// different speeds: a hardware thread beside one of them, or the clock, easily takes a fifth.
+class Hands {
+ public:
+  explicit Hands(int members);
+  // What a member was last dealt; every member is dealt the same, in the same order.
+  std::uint32_t begin_deal(int rank) { return ++of_[rank].deals; }
+  // An item of `owner`, whose share of this deal is given: its first, or its last. -1: there is none left.
+  Index take(int owner, std::uint32_t deal, Span share, bool first);
+
+  static constexpr Index most_items = 0xffff;
+
+ private:
+  struct alignas(64) Hand {
+    std::atomic<std::uint64_t> left{0};  // of which deal; from which item, to which: 32, 16, 16 bits
+    std::uint32_t deals = 0;
+  };
+  std::unique_ptr<Hand[]> of_;
+};
+
+// What the members of a team share.
+struct Table {
+  Barrier& barrier;
+  Hands& hands;
+};
+
 class Team {
  public:
-  Team(int rank, int size, Barrier* barrier) : rank_(rank), size_(size), barrier_(barrier) {}
+  // A team without a table neither meets nor deals: its members keep to their shares.
+  Team(int rank, int size, Table* table) : rank_(rank), size_(size), table_(table) {}
   static Team serial() { return Team(0, 1, nullptr); }
 
   int rank() const { return rank_; }
   int size() const { return size_; }
   bool leads() const { return rank_ == 0; }
   void barrier() const {
-    if (size_ > 1) barrier_->wait();
+    if (size_ > 1) table_->barrier.wait();
   }
-  long sleeps() const { return size_ > 1 ? barrier_->sleeps() : 0; }
+  long sleeps() const { return size_ > 1 ? table_->barrier.sleeps() : 0; }
   // This member's part of [0, count), cut at multiples of `grain`.
   Span share(Index count, Index grain = 1) const;
+  // body(i) for every i of [0, count), count <= Hands::most_items, each by one member: its share, in order, and
+  // then what others have not come to. Called by every member; ends without a barrier.
+  template <class Body>
+  void deal(Index count, const Body& body) const {
+    if (size_ == 1 || !table_) {
+      const Span mine = share(count);
+      for (Index i = mine.begin; i < mine.end; ++i) body(i);
+      return;
+    }
+    const std::uint32_t number = table_->hands.begin_deal(rank_);
+    for (int k = 0; k < size_; ++k) {
+      const int owner = (rank_ + k) % size_;
+      const Span theirs = Team(owner, size_, nullptr).share(count);
+      for (Index i; (i = table_->hands.take(owner, number, theirs, k == 0)) >= 0;) body(i);
+    }
+  }
 
  private:
   int rank_, size_;
-  Barrier* barrier_;
+  Table* table_;
 };
 
 // Runs body on `threads` threads, or fewer where the runtime grants fewer; the caller is rank 0. Nothing may

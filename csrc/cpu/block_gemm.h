@@ -107,7 +107,7 @@ class BlockGemm {
 
   void run() {
     if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
-    const Index depths = std::max<Index>(1, pieces(depth_, k_.depth_block));
+    const Index depths = depth_blocks();
     const Index column_blocks = pieces(block_.cols.size(), k_.column_block / panel_ * panel_);
     const Index grain = kept_panels_ ? panel_ : k_.lanes, grains = pieces(block_.cols.size(), grain);
     for (Index pc = 0; pc < depths; ++pc)
@@ -116,8 +116,31 @@ class BlockGemm {
         const Index j1 =
             std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
         first_columns_ = jc == 0;
-        multiply({j0, j1}, {cut(depth_, depths, pc), cut(depth_, depths, pc + 1)}, pc == 0, pc + 1 == depths);
+        multiply({j0, j1}, depth_of(pc), pc == 0, pc + 1 == depths);
       }
+  }
+
+  // The whole product by its panels, each in some parts of rows: enough that members that are dealt them end
+  // together.
+  void run_by_panels(const Team& team) {
+    if (tiles_ <= 0 || block_.cols.size() <= 0) return;
+    const Index panels = pieces(block_.cols.size(), panel_);
+    const Index parts = std::min({std::max(pieces(16 * team.size(), panels), pieces(tiles_, most_run_)), tiles_,
+                                  Index{64}, std::max<Index>(1, Hands::most_items / panels)});
+    std::uint64_t packed = 0;  // the parts of A that this member has packed
+    team.deal(panels * parts, [&](Index item) {
+      const Index part = item % parts, start = item / parts * panel_;
+      const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
+      if (!a_in_place_ && !(packed >> part & 1)) {
+        for (Index t = begin; t < end;) {
+          const Index count = std::min(run_from(t), end - t);
+          pack_strips(t, count, {0, depth_});
+          t += count;
+        }
+        packed |= std::uint64_t{1} << part;
+      }
+      multiply_part({start, start, std::min(start + panel_, block_.cols.end)}, begin, end);
+    });
   }
 
  private:
@@ -163,9 +186,8 @@ class BlockGemm {
 
   void multiply(Span cols, Span depth, bool first, bool last) {
     pack_columns(cols, depth);
-    if (by_panels_) return multiply_by_panels(cols, depth, first, last);
     for (Index t = 0; t < tiles_; t += run_from(t)) {
-      Strips strips = strips_from(t, depth, first, last);
+      Strips strips = strips_from(t, run_from(t), depth, first, last);
       Ahead ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
       for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
         ahead.fetch();
@@ -177,15 +199,20 @@ class BlockGemm {
     }
   }
 
-  void multiply_by_panels(Span cols, Span depth, bool first, bool last) {
-    for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
-      for (Index t = 0; t < tiles_; t += run_from(t)) {
-        Strips strips = strips_from(t, depth, first, last);
-        if (first_columns_ && keeps_strips_) lines_ahead(t + run_from(t), depth, 1).fetch();
-        multiply(strips, panel, cols, depth, last);
-        if (last && call_.listener) tell(strips.rows, {panel.begin, panel.end});
+  // A panel's tiles from t to `end`, in all depths.
+  void multiply_part(const Panel& panel, Index begin, Index end) {
+    const Index depths = depth_blocks();
+    const Span cols{panel.begin, panel.end};
+    for (Index pc = 0; pc < depths; ++pc) {
+      const Span depth = depth_of(pc);
+      pack_columns(cols, depth);
+      for (Index t = begin; t < end;) {
+        const Index count = std::min(run_from(t), end - t);
+        Strips strips = strips_from(t, count, depth, pc == 0, pc + 1 == depths);
+        multiply(strips, panel, cols, depth, pc + 1 == depths);
+        if (call_.listener) tell(strips.rows, cols);
+        t += count;
       }
-      first_columns_ = false;
     }
   }
 
@@ -276,11 +303,10 @@ class BlockGemm {
   // How many tiles from t on are made in one go.
   Index run_from(Index t) const { return std::min(most_run_, (t < higher_ ? higher_ : tiles_) - t); }
 
-  Strips strips_from(Index t, Span depth, bool first, bool last) const {
+  Strips strips_from(Index t, Index count, Span depth, bool first, bool last) const {
     Strips strips;
-    const Index count = run_from(t);
     strips.rows = {row(t), row(t + count)};
-    if (!a_in_place_ && (first_columns_ || !keeps_strips_)) pack_strips(t, count, depth);
+    if (!a_in_place_ && !by_panels_ && (first_columns_ || !keeps_strips_)) pack_strips(t, count, depth);
     TileArgs<T>& tile = strips.tile;
     tile.tiles = count;
     tile.depth = depth.size();
@@ -375,6 +401,11 @@ class BlockGemm {
   // Where the rows of a panel pass through that are told of and not kept.
   T* passing(const Panel& panel, Span cols) const {
     return by_panels_ ? passing_ : passing_ + (panel.begin - cols.begin) * tiles_heard * k_.rows;
+  }
+
+  Index depth_blocks() const { return std::max<Index>(1, pieces(depth_, k_.depth_block)); }
+  Span depth_of(Index pc) const {
+    return {cut(depth_, depth_blocks(), pc), cut(depth_, depth_blocks(), pc + 1)};
   }
 
   // Brings a tile of C into cache while the tile's sums are made.

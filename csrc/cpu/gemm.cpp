@@ -183,6 +183,8 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
     case Path::blocks:
       break;
   }
+  if (BlockGemm<T>::by_panels(kernels.gemm, call))
+    return BlockGemm<T>(kernels, call, {{0, call.a.rows}, {0, call.b.cols}}, memory).run_by_panels(team);
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;
