@@ -109,8 +109,8 @@ Index Hands::take(int owner, std::uint32_t deal, Span share, bool first) {
     const auto of_deal = static_cast<std::uint32_t>(seen >> 32);
     auto begin = static_cast<Index>(seen >> 16 & 0xffff), end = static_cast<Index>(seen & 0xffff);
     if (of_deal != deal) {
-      // The owner may be late and this the first that anybody takes of the deal; or it went on to a later one,
-      // when all of this were taken.
+      // The owner may be late and this the first that anybody takes of the deal; or it went on to a later
+      // one, when all of this were taken.
       if (static_cast<std::int32_t>(of_deal - deal) > 0) return -1;
       begin = share.begin, end = share.end;
     }
@@ -136,12 +136,13 @@ void run_team(int threads, const std::function<void(const Team&)>& body) {
   }
   survive_fork();
   Hands hands(threads);
+  void* common = nullptr;
   std::optional<Barrier> barrier;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp single
     barrier.emplace(omp_get_num_threads());  // inside: the runtime may grant fewer threads than asked for
-    Table table{*barrier, hands};
+    Table table{*barrier, hands, common};
     body(Team(omp_get_thread_num(), omp_get_num_threads(), &table));
   }
 }

@@ -31,9 +31,9 @@ class Barrier {
   alignas(64) std::atomic<std::uint32_t> phase_;
 };
 
-// Items that are still to be done, of the members' shares of a number of them: a member takes the first of its
-// own, and once it has none left the last of another's. So members end together although their cores run at
-// different speeds: a hardware thread beside one of them, or the clock, easily takes a fifth.
+// Items that are still to be done, of the members' shares of a number of them: a member takes the first of
+// its own, and once it has none left the last of another's. So members end together although their cores run
+// at different speeds: a hardware thread beside one of them, or the clock, easily takes a fifth.
 class Hands {
  public:
   explicit Hands(int members);
@@ -56,6 +56,7 @@ class Hands {
 struct Table {
   Barrier& barrier;
   Hands& hands;
+  void*& common;
 };
 
 class Team {
@@ -71,13 +72,21 @@ class Team {
     if (size_ > 1) table_->barrier.wait();
   }
   long sleeps() const { return size_ > 1 ? table_->barrier.sleeps() : 0; }
+  // Whether the members meet and deal: a team of one, or one without a table, does not.
+  bool meets() const { return size_ > 1 && table_; }
+  // The leading member's pointer, for all. A barrier; another comes before it is called again.
+  void* common(void* mine) const {
+    if (leads()) table_->common = mine;
+    barrier();
+    return table_->common;
+  }
   // This member's part of [0, count), cut at multiples of `grain`.
   Span share(Index count, Index grain = 1) const;
-  // body(i) for every i of [0, count), count <= Hands::most_items, each by one member: its share, in order, and
-  // then what others have not come to. Called by every member; ends without a barrier.
+  // body(i) for every i of [0, count), count <= Hands::most_items, each by one member: its share, in order,
+  // and then what others have not come to. Called by every member; ends without a barrier.
   template <class Body>
   void deal(Index count, const Body& body) const {
-    if (size_ == 1 || !table_) {
+    if (!meets()) {
       const Span mine = share(count);
       for (Index i = mine.begin; i < mine.end; ++i) body(i);
       return;

@@ -64,7 +64,7 @@ class BlockGemm {
     keeps_strips_ = keeps_strips(k_, call);
     prefetches_ =
         block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
-    strips_ = workspace;
+    workspace_ = strips_ = workspace;
     packed_ = strips_ + strips_size(k_, call);
     passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
   }
@@ -105,6 +105,14 @@ class BlockGemm {
     return round_up(cols * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
   }
 
+  // Whether the team packs for all: where packing is a small part of much work, and A and B are both packed.
+  static bool together(const Team& team, const Gemm<T>& call) {
+    const double multiplications = static_cast<double>(call.a.rows) * static_cast<double>(call.b.cols) *
+                                   static_cast<double>(call.a.cols);
+    return team.meets() && call.b_form == Form::strided && call.c_form == Form::strided &&
+           !b_in_place(call) && multiplications >= 2.5e7;
+  }
+
   void run() {
     if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
     const Index depths = depth_blocks();
@@ -120,13 +128,45 @@ class BlockGemm {
       }
   }
 
+  // The whole product, B packed once for all members and the strips dealt to them. Two blocks of B take
+  // turns: who is through with its strips begins to pack the next, and nobody waits before.
+  void run_together(const Team& team) {
+    T* common = static_cast<T*>(team.common(workspace_));
+    if (keeps_strips_) strips_ = common;
+    T* const blocks = common + strips_size(k_, call_);
+    const Index depths = depth_blocks(),
+                column_blocks = pieces(call_.b.cols, k_.column_block / panel_ * panel_);
+    const Index grains = pieces(call_.b.cols, panel_);
+    Index turn = 0;
+    for (Index pc = 0; pc < depths; ++pc)
+      for (Index jc = 0; jc < column_blocks; ++jc) {
+        const Span depth = depth_of(pc);
+        const Span cols{cut(grains, column_blocks, jc) * panel_,
+                        std::min(cut(grains, column_blocks, jc + 1) * panel_, call_.b.cols)};
+        first_columns_ = jc == 0;
+        packed_ = blocks + (turn++ % 2) * packed_size(k_, call_.b.cols, depth_);
+        packed_width_ = panel_width(k_, cols.size());
+        const Index piece = 4 * panel_;  // as many panels as are packed at a time
+        team.deal(pieces(cols.size(), piece), [&](Index i) {
+          pack_b({cols.begin + i * piece, std::min(cols.begin + (i + 1) * piece, cols.end)}, cols, depth);
+        });
+        team.barrier();
+        const Index run = pieces(tiles_, Hands::most_items);
+        team.deal(pieces(tiles_, run), [&](Index i) {
+          for (Index t = i * run; t < std::min((i + 1) * run, tiles_); ++t)
+            multiply_strip(t, cols, depth, pc == 0, pc + 1 == depths);
+        });
+      }
+    team.barrier();  // the leading member's workspace is its own again
+  }
+
   // The whole product by its panels, each in some parts of rows: enough that members that are dealt them end
   // together.
   void run_by_panels(const Team& team) {
     if (tiles_ <= 0 || block_.cols.size() <= 0) return;
     const Index panels = pieces(block_.cols.size(), panel_);
-    const Index parts = std::min({std::max(pieces(16 * team.size(), panels), pieces(tiles_, most_run_)), tiles_,
-                                  Index{64}, std::max<Index>(1, Hands::most_items / panels)});
+    const Index parts = std::min({std::max(pieces(16 * team.size(), panels), pieces(tiles_, most_run_)),
+                                  tiles_, Index{64}, std::max<Index>(1, Hands::most_items / panels)});
     std::uint64_t packed = 0;  // the parts of A that this member has packed
     team.deal(panels * parts, [&](Index item) {
       const Index part = item % parts, start = item / parts * panel_;
@@ -159,10 +199,15 @@ class BlockGemm {
     const Index whole = cols.size() / k_.lanes * k_.lanes;
     first_packed_ = !b_in_place_ ? 0 : whole == cols.size() ? cols.size() : whole / panel_ * panel_;
     packed_width_ = panel_width(k_, cols.size() - first_packed_);
-    k_.pack_b(
-        depth.size(), cols.size() - first_packed_, packed_width_,
-        call_.b.data + depth.begin * call_.b.row_stride + (cols.begin + first_packed_) * call_.b.col_stride,
-        call_.b.row_stride, call_.b.col_stride, packed_);
+    pack_b({cols.begin + first_packed_, cols.end}, cols, depth);
+  }
+
+  // Some panels of a block of B, which begins with column `first_packed_` of it.
+  void pack_b(Span panels, Span cols, Span depth) const {
+    const MatrixView<const T>& b = call_.b;
+    k_.pack_b(depth.size(), panels.size(), packed_width_,
+              b.data + depth.begin * b.row_stride + panels.begin * b.col_stride, b.row_stride, b.col_stride,
+              packed_ + (panels.begin - cols.begin - first_packed_) * depth.size());
   }
 
   // The columns of one panel within a block, and where the panel begins.
@@ -186,17 +231,20 @@ class BlockGemm {
 
   void multiply(Span cols, Span depth, bool first, bool last) {
     pack_columns(cols, depth);
-    for (Index t = 0; t < tiles_; t += run_from(t)) {
-      Strips strips = strips_from(t, run_from(t), depth, first, last);
-      Ahead ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
-      for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
-        ahead.fetch();
-        multiply(strips, panel, cols, depth, last);
-      }
-      if (!last) continue;
-      finish_rows(kernels_, call_, strips.rows, cols);
-      if (call_.listener) tell(strips.rows, cols);
+    for (Index t = 0; t < tiles_; t += run_from(t)) multiply_strip(t, cols, depth, first, last);
+  }
+
+  // A run of strips from t on, with all panels of the block.
+  void multiply_strip(Index t, Span cols, Span depth, bool first, bool last) {
+    Strips strips = strips_from(t, run_from(t), depth, first, last);
+    Ahead ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
+    for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
+      ahead.fetch();
+      multiply(strips, panel, cols, depth, last);
     }
+    if (!last) return;
+    finish_rows(kernels_, call_, strips.rows, cols);
+    if (call_.listener) tell(strips.rows, cols);
   }
 
   // A panel's tiles from t to `end`, in all depths.
@@ -433,6 +481,7 @@ class BlockGemm {
   Index tiles_, most_run_;
   Index height_ = 0, higher_ = 0;  // of the tiles, and how many are a row higher
   bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
+  T* workspace_;
   T* strips_;
   T* packed_;
   T* passing_;

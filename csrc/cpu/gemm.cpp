@@ -111,7 +111,7 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const Index strips = BlockGemm<T>::strips_size(g, call);
   const Index passing = call.c_form == Form::panels ? BlockGemm<T>::passing_size(g, n) : 0;
-  const Index as_it_is = BlockGemm<T>::packed_size(g, n, k) + passing;
+  const Index as_it_is = 2 * BlockGemm<T>::packed_size(g, n, k) + passing;
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
                        checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
@@ -183,8 +183,11 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
     case Path::blocks:
       break;
   }
+  const Block whole{{0, call.a.rows}, {0, call.b.cols}};
   if (BlockGemm<T>::by_panels(kernels.gemm, call))
-    return BlockGemm<T>(kernels, call, {{0, call.a.rows}, {0, call.b.cols}}, memory).run_by_panels(team);
+    return BlockGemm<T>(kernels, call, whole, memory).run_by_panels(team);
+  if (BlockGemm<T>::together(team, call))
+    return BlockGemm<T>(kernels, call, whole, memory).run_together(team);
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;
