@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import gemmule as gm
+from gemmule import _checkpoint
 
 Array = NDArray[Any]
 
@@ -52,6 +55,28 @@ def weights(net: gm.Network) -> dict[str, bytes]:
 
 def gradients(net: gm.Network) -> dict[str, bytes]:
     return {name: p.grad.tobytes() for name, p in net.named_parameters()}
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+@contextmanager
+def killed_behind(writes: int) -> Iterator[None]:
+    """What runs here must die right behind so many checkpoints."""
+    write, left = _checkpoint.write, writes
+
+    def dying(*arguments: Any) -> None:
+        nonlocal left
+        write(*arguments)
+        left -= 1
+        if left == 0:
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_checkpoint, "write", dying)
+        with pytest.raises(KilledError):
+            yield
 
 
 def fitted(callbacks: list[gm.Callback], epochs: int = 3, net: Any = None, **options: Any) -> gm.Network:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array, Doubling, gradients, weights
+from helpers import Array, Doubling, gradients, killed_behind, weights
 from optimizers import CASES
 
 import gemmule as gm
@@ -175,15 +175,9 @@ def test_a_rate_an_update() -> None:
     assert max(asked) == 3 * 4 - 1
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.parametrize("writes", [1, 2, 3, 5])
-def test_resumed_within_an_epoch(writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_within_an_epoch(writes: int, tmp_path: Path) -> None:
     """4 updates an epoch, a checkpoint after every third."""
-    from gemmule import _checkpoint
-
     x, y = data()
 
     def fit(net: gm.Network, **more: Any) -> gm.Network:
@@ -192,20 +186,8 @@ def test_resumed_within_an_epoch(writes: int, tmp_path: Path, monkeypatch: pytes
         return net
 
     whole = fit(make_net())
-    write = _checkpoint.write
-    left = writes
-
-    def dying(*arguments: Any) -> None:
-        nonlocal left
-        write(*arguments)
-        left -= 1
-        if left == 0:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "write", dying)
-        with pytest.raises(KilledError):
-            fit(make_net())
+    with killed_behind(writes):
+        fit(make_net())
     resumed = fit(make_net(), resume=tmp_path / "fit")
     assert weights(resumed) == weights(whole)
     with pytest.raises(ValueError, match="accumulate 3, this fit has 2"):

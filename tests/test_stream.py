@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Array, gradients, weights
+from helpers import Array, KilledError, gradients, killed_behind, weights
 from streams import CLASSES, FEATURES, SAMPLES, Store, data, fit, in_batches, make_net, threads_left
 
 import gemmule as gm
@@ -321,20 +321,12 @@ def test_validation_on_batches_and_early_stopping() -> None:
 # -- checkpoints ---------------------------------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.parametrize(
     ("kind", "writes"),
     [(kind, n) for kind in ("store", "batches", "sizes") for n in (1, 2, 3, 4, 6, 9)]
     + [("endless", n) for n in (1, 2)],
 )
-def test_resumed_is_bitwise_uninterrupted(
-    kind: str, writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gemmule import _checkpoint
-
+def test_resumed_is_bitwise_uninterrupted(kind: str, writes: int, tmp_path: Path) -> None:
     x, y = data()
     given: dict[str, dict[str, Any]] = {
         "store": {"x": Store(x), "y": Store(y), "batch_size": 16, "accumulate": 2},
@@ -352,19 +344,8 @@ def test_resumed_is_bitwise_uninterrupted(
         return net
 
     whole = run()
-    write, left = _checkpoint.write, writes
-
-    def dying(*arguments: Any) -> None:
-        nonlocal left
-        write(*arguments)
-        left -= 1
-        if left == 0:
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "write", dying)
-        with pytest.raises(KilledError):
-            run()
+    with killed_behind(writes):
+        run()
     resumed = run(resume=tmp_path / "fit")
     assert weights(resumed) == weights(whole)
     assert resumed.history is not None and whole.history is not None

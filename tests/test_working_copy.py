@@ -21,7 +21,7 @@ OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
 
 # (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a
 # block of the loops takes, a batch that is summed in several depths, a last batch of one sample, samples of
-# 2 KB, which are gathered instead of listed.
+# 2 KB, which are gathered instead of listed; samples whose strips fit a cache in the last batch alone.
 NETWORKS = [
     ([20, 33, 7], 80, 32),
     ([5, 17, 1], 48, 16),
@@ -29,6 +29,7 @@ NETWORKS = [
     ([40, 64, 64, 2], 900, 900),
     ([16, 32, 16], 65, 16),
     ([256, 20, 3], 70, 32),
+    ([700, 48, 3], 444, 384),
 ]
 
 

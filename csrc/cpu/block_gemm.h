@@ -76,9 +76,8 @@ class BlockGemm {
     const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block), panel = panel_width(k, n);
     return std::max(cols * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
   }
-  // Panel by panel, each with all strips of A, which then wait for the next: where those fit L2 beside a
-  // panel, and the panel is more than is read of them. A panel of weights is then read, or updated, from end
-  // to end.
+  // Whether it is made panel by panel, each from end to end, with all strips of A: where those fit L2, or few
+  // rows are read in place.
   static bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
     if (call.c_form == Form::panels)
       return call.a.cols <= k.depth_block && all_strips(k, call) <= most_strips(k);
@@ -172,11 +171,7 @@ class BlockGemm {
       const Index part = item % parts, start = item / parts * panel_;
       const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
       if (!a_in_place_ && !(packed >> part & 1)) {
-        for (Index t = begin; t < end;) {
-          const Index count = std::min(run_from(t), end - t);
-          pack_strips(t, count, {0, depth_});
-          t += count;
-        }
+        for_each_run(begin, end, [&](Index t, Index count) { pack_strips(t, count, {0, depth_}); });
         packed |= std::uint64_t{1} << part;
       }
       multiply_part({start, start, std::min(start + panel_, block_.cols.end)}, begin, end);
@@ -247,20 +242,20 @@ class BlockGemm {
     if (call_.listener) tell(strips.rows, cols);
   }
 
-  // A panel's tiles from t to `end`, in all depths.
+  // Tiles [begin, end) of a panel, in all depths.
   void multiply_part(const Panel& panel, Index begin, Index end) {
     const Index depths = depth_blocks();
     const Span cols{panel.begin, panel.end};
     for (Index pc = 0; pc < depths; ++pc) {
       const Span depth = depth_of(pc);
-      pack_columns(cols, depth);
-      for (Index t = begin; t < end;) {
-        const Index count = std::min(run_from(t), end - t);
+      // The part before may have been of the same panel, and a B that is packed has one depth.
+      if (packed_panel_ != panel.begin) pack_columns(cols, depth);
+      packed_panel_ = panel.begin;
+      for_each_run(begin, end, [&](Index t, Index count) {
         Strips strips = strips_from(t, count, depth, pc == 0, pc + 1 == depths);
         multiply(strips, panel, cols, depth, pc + 1 == depths);
         if (call_.listener) tell(strips.rows, cols);
-        t += count;
-      }
+      });
     }
   }
 
@@ -350,6 +345,15 @@ class BlockGemm {
   Index height(Index t) const { return height_ + (t < higher_); }
   // How many tiles from t on are made in one go.
   Index run_from(Index t) const { return std::min(most_run_, (t < higher_ ? higher_ : tiles_) - t); }
+
+  // body(t, count) for the runs of tiles [begin, end).
+  template <class Body>
+  void for_each_run(Index begin, Index end, const Body& body) const {
+    for (Index t = begin, count; t < end; t += count) {
+      count = std::min(run_from(t), end - t);
+      body(t, count);
+    }
+  }
 
   Strips strips_from(Index t, Index count, Span depth, bool first, bool last) const {
     Strips strips;
@@ -477,6 +481,7 @@ class BlockGemm {
   const Block block_;
   Index panel_, panel_vectors_, depth_;
   bool kept_panels_, a_in_place_, b_in_place_, keeps_;
+  Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   Index tiles_, most_run_;
   Index height_ = 0, higher_ = 0;  // of the tiles, and how many are a row higher

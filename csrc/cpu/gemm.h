@@ -71,8 +71,8 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
 template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call);
 
-// Called by every member of the team; `workspace` is the member's own. Each member computes a block of C, all
-// of its depth, so the result does not depend on the size of the team. Ends without a barrier.
+// Called by every member of the team; `workspace` is the member's own. No sum is divided over members, so the
+// result does not depend on the size of the team. Ends without a barrier.
 template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace);
 
