@@ -6,9 +6,19 @@
 
 namespace gemmule::cpu {
 
-// Packing an element costs about as much as 4 to 8 multiplications by it: where few rows of A share a column
-// of B, both may stay as they lie. That depends on the whole product, never on a member's block of it.
+// What is packed is dense; what stays where it lies saves a copy. That depends on the whole product, never on
+// a member's block of it. Up to this many rows or columns A may stay.
 inline constexpr Index few_rows = 256;
+
+// How many lines, so far apart, stay in an L1 of 64 sets and 8 ways: those that are powers of two apart meet
+// in few sets.
+template <class T>
+Index lines_in_l1(Index stride) {
+  Index sets = 64, bytes = stride * static_cast<Index>(sizeof(T));
+  if (bytes % 64 != 0) return sets * 8;
+  for (bytes /= 64; sets > 1 && bytes % 2 == 0; bytes /= 2) sets /= 2;
+  return sets * 8;
+}
 
 // A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more
 // of them on one L1 set (4 KB apart, 8 ways) than it holds.
@@ -17,20 +27,28 @@ bool crowds_l1(Index row_stride) {
   return row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
 }
 
+// A by columns is read through a line of each column, and a page of it where they lie far apart: 256 x 256 x
+// 784 runs at 46 GFLOP/s in place, 77 packed (Zen 3, one thread). Columns of a line are as dense as packed
+// ones.
 template <class T>
 bool a_in_place(const Gemm<T>& call) {
   if (call.a_form != Form::strided) return true;
+  if (call.a.row_stride == 1)
+    return call.a.col_stride * static_cast<Index>(sizeof(T)) <= 64 || call.b.cols <= 16;
   if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
-  if (call.a.row_stride == 1) return true;
   return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
 }
 
-// B in place takes a page a step once its rows are that far apart: 256 x 2048 x 2048 fell from 85 to 72 % of
-// the ceiling, and rows of 4 KB meet in one set of L1: 64 x 4096 x 1024 took 8.3 ms and packed takes 6.3.
+// So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 and 87 GFLOP/s, 100 x 784 x 256 at 71
+// and
+// 85. A small one is in L1 anyway, where its rows do not meet.
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
-  return call.b.col_stride == 1 && call.a.rows <= few_rows &&
-         call.b.row_stride * static_cast<Index>(sizeof(T)) < 4096;
+  const MatrixView<const T>& b = call.b;
+  const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T));
+  if (b.col_stride != 1 || row_bytes >= 4096) return false;
+  if (lines_in_l1<T>(b.row_stride) < std::min<Index>(b.rows, 256)) return call.a.rows <= 16;
+  return call.a.rows <= (b.rows * row_bytes <= 64 * 1024 ? few_rows : 32);
 }
 
 // A C of this many bytes is not in L2 when its turn comes: 4096 x 4096 went from 86 to 90 % of the ceiling
@@ -61,6 +79,7 @@ class BlockGemm {
     most_run_ = by_panels_      ? (call.listener ? tiles_heard_of(k_, panel_) : tiles_)
                 : call.listener ? tiles_heard
                                 : 1;
+    at_once_ = by_columns() ? tiles_heard : 1;
     keeps_strips_ = keeps_strips(k_, call);
     prefetches_ =
         block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
@@ -150,10 +169,9 @@ class BlockGemm {
           pack_b({cols.begin + i * piece, std::min(cols.begin + (i + 1) * piece, cols.end)}, cols, depth);
         });
         team.barrier();
-        const Index run = pieces(tiles_, Hands::most_items);
+        const Index run = round_up(pieces(tiles_, Hands::most_items), at_once_);
         team.deal(pieces(tiles_, run), [&](Index i) {
-          for (Index t = i * run; t < std::min((i + 1) * run, tiles_); ++t)
-            multiply_strip(t, cols, depth, pc == 0, pc + 1 == depths);
+          multiply_strips(i * run, std::min((i + 1) * run, tiles_), cols, depth, pc == 0, pc + 1 == depths);
         });
       }
     team.barrier();  // the leading member's workspace is its own again
@@ -171,7 +189,7 @@ class BlockGemm {
       const Index part = item % parts, start = item / parts * panel_;
       const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
       if (!a_in_place_ && !(packed >> part & 1)) {
-        for_each_run(begin, end, [&](Index t, Index count) { pack_strips(t, count, {0, depth_}); });
+        pack_strips(begin, end, {0, depth_});
         packed |= std::uint64_t{1} << part;
       }
       multiply_part({start, start, std::min(start + panel_, block_.cols.end)}, begin, end);
@@ -226,7 +244,17 @@ class BlockGemm {
 
   void multiply(Span cols, Span depth, bool first, bool last) {
     pack_columns(cols, depth);
+    if (most_run_ == 1) return multiply_strips(0, tiles_, cols, depth, first, last);
     for (Index t = 0; t < tiles_; t += run_from(t)) multiply_strip(t, cols, depth, first, last);
+  }
+
+  // Strips [begin, end), packed where they are used; those of an A by columns some at a time, so that a line
+  // of it is read once.
+  void multiply_strips(Index begin, Index end, Span cols, Span depth, bool first, bool last) {
+    for (Index t = begin; t < end; ++t) {
+      if (packs_strips() && (t - begin) % at_once_ == 0) pack_strips(t, std::min(t + at_once_, end), depth);
+      multiply_strip(t, cols, depth, first, last);
+    }
   }
 
   // A run of strips from t on, with all panels of the block.
@@ -358,7 +386,7 @@ class BlockGemm {
   Strips strips_from(Index t, Index count, Span depth, bool first, bool last) const {
     Strips strips;
     strips.rows = {row(t), row(t + count)};
-    if (!a_in_place_ && !by_panels_ && (first_columns_ || !keeps_strips_)) pack_strips(t, count, depth);
+    if (most_run_ > 1 && !by_panels_ && packs_strips()) pack_strips(t, t + count, depth);
     TileArgs<T>& tile = strips.tile;
     tile.tiles = count;
     tile.depth = depth.size();
@@ -371,13 +399,27 @@ class BlockGemm {
     return strips;
   }
 
-  T* strip_of(Index t) const { return strips_ + (keeps_strips_ ? t : 0) * strip_size(k_, depth_); }
+  // Strips that are not kept follow each other from where they were packed.
+  T* strip_of(Index t) const {
+    return strips_ + (keeps_strips_ ? t : most_run_ > 1 ? 0 : t % at_once_) * strip_size(k_, depth_);
+  }
+  bool by_columns() const { return call_.a_form == Form::listed_columns || call_.a.row_stride == 1; }
+  bool packs_strips() const { return !a_in_place_ && (first_columns_ || !keeps_strips_); }
 
-  void pack_strips(Index t, Index count, Span depth) const {
+  void pack_strips(Index begin, Index end, Span depth) const {
+    if (begin < higher_ && higher_ < end) {
+      pack_even_strips(begin, higher_ - begin, depth);
+      begin = higher_;
+    }
+    pack_even_strips(begin, end - begin, depth);
+  }
+
+  // Of one height.
+  void pack_even_strips(Index t, Index count, Span depth) const {
     const MatrixView<const T>& a = call_.a;
     const Index begin = row(t), apart = strip_size(k_, depth_);
-    const bool listed = call_.a_form == Form::listed_columns;
-    if (listed || a.row_stride == 1) {
+    if (by_columns()) {
+      const bool listed = call_.a_form == Form::listed_columns;
       const T* const* list = listed ? call_.a_list + depth.begin : nullptr;
       const T* data = listed ? nullptr : a.data + begin + depth.begin * a.col_stride;
       return k_.pack_strips(
@@ -483,8 +525,8 @@ class BlockGemm {
   bool kept_panels_, a_in_place_, b_in_place_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
-  Index tiles_, most_run_;
-  Index height_ = 0, higher_ = 0;  // of the tiles, and how many are a row higher
+  Index tiles_, most_run_, at_once_;           // at_once_: packed
+  Index height_ = 0, higher_ = 0;              // of the tiles, and how many are a row higher
   bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
   T* workspace_;
   T* strips_;
