@@ -6,7 +6,6 @@
 #include <cctype>
 #include <cstdlib>
 #include <fstream>
-#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -135,14 +134,12 @@ void run_team(int threads, const std::function<void(const Team&)>& body) {
     return;
   }
   survive_fork();
-  Hands hands(threads);
-  void* common = nullptr;
-  std::optional<Barrier> barrier;
+  Table table(threads);
 #pragma omp parallel num_threads(threads)
   {
+// Not before: the runtime may grant fewer threads than asked for.
 #pragma omp single
-    barrier.emplace(omp_get_num_threads());  // inside: the runtime may grant fewer threads than asked for
-    Table table{*barrier, hands, common};
+    table.barrier.emplace(omp_get_num_threads());
     body(Team(omp_get_thread_num(), omp_get_num_threads(), &table));
   }
 }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "core/kinds.h"
 
@@ -37,7 +38,7 @@ class Barrier {
 class Hands {
  public:
   explicit Hands(int members);
-  // What a member was last dealt; every member is dealt the same, in the same order.
+  // The number of a member's next deal. Members count for themselves, and alike.
   std::uint32_t begin_deal(int rank) { return ++of_[rank].deals; }
   // An item of `owner`, whose share of this deal is given: its first, or its last. -1: there is none left.
   Index take(int owner, std::uint32_t deal, Span share, bool first);
@@ -54,9 +55,10 @@ class Hands {
 
 // What the members of a team share.
 struct Table {
-  Barrier& barrier;
-  Hands& hands;
-  void*& common;
+  explicit Table(int most_members) : hands(most_members) {}
+  std::optional<Barrier> barrier;  // once it is known how many they are
+  Hands hands;
+  void* common = nullptr;
 };
 
 class Team {
@@ -69,9 +71,9 @@ class Team {
   int size() const { return size_; }
   bool leads() const { return rank_ == 0; }
   void barrier() const {
-    if (size_ > 1) table_->barrier.wait();
+    if (size_ > 1) table_->barrier->wait();
   }
-  long sleeps() const { return size_ > 1 ? table_->barrier.sleeps() : 0; }
+  long sleeps() const { return size_ > 1 ? table_->barrier->sleeps() : 0; }
   // Whether the members meet and deal: a team of one, or one without a table, does not.
   bool meets() const { return size_ > 1 && table_; }
   // The leading member's pointer, for all. A barrier; another comes before it is called again.

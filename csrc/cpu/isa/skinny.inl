@@ -87,8 +87,8 @@ GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T*
 // One row waits for memory whatever it does, and reads B four whole rows at a time, as prefetchers follow
 // them, unless its sums fit into registers. So do three rows and more where B does not stay in L2: 8 x 4096 x
 // 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to the end: 2 x 256 x 784 takes 11
-// us, eight rows of B at a time 19; with rows a page apart they are left all the same: 2 x 4096 x 1024 takes 0.78
-// ms and not 1.5 (Zen 3).
+// us, eight rows of B at a time 19; with rows a page apart they are left all the same: 2 x 4096 x 1024 takes
+// 0.78 ms and not 1.5 (Zen 3).
 template <class T, int R>
 static void strip(const TileArgs<T>& g) {
   constexpr Index width = 8192 / sizeof(T) / R / 64 * 64;
