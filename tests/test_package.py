@@ -60,3 +60,18 @@ def test_verbose_names_op_shape_path_and_isa(isa: str) -> None:
         for word in (*shapes.split(), "path=", f"isa={isa}"):
             assert word in line
     assert run_python(code).stderr == ""
+
+
+def test_verbose_counts_the_operations_of_the_batch() -> None:
+    """Microseconds times GFLOP/s are thousands of operations: 2 M N K for every product of a step."""
+    code = (
+        "import numpy as np, gemmule as gm\n"
+        "net = gm.Network([gm.Dense(784, 256)], rng=0)\n"
+        "net.fit(np.ones((640, 784), np.float32), np.ones((640, 256)), loss='mse', epochs=1, batch_size=640)"
+    )
+    lines = [line.split() for line in run_python(code, GEMMULE_VERBOSE="1").stderr.splitlines()]
+    products = [line for line in lines if line[1] in ("dense", "matmul")]
+    assert [line[1] for line in products] == ["dense", "matmul"]
+    for line in products:
+        operations = float(line[line.index("us") - 1]) * float(line[line.index("GFLOP/s") - 1]) * 1e3
+        assert operations == pytest.approx(2 * 640 * 784 * 256, rel=0.05)

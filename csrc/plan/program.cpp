@@ -61,10 +61,10 @@ void run_python_loss(const PythonLoss& loss, OpKind op, std::span<const Operand>
 
 std::string shape_of(const Operand& x) { return std::to_string(x.rows) + "x" + std::to_string(x.cols); }
 
-void report(const Program& program, const Node& node, const OpCall& call, double seconds) {
+void report(const Program& program, const Node& node, const OpCall& call, Index rows, double seconds) {
   std::string shapes;
   for (const Operand& x : call.in) shapes.append(shapes.empty() ? "" : " ").append(shape_of(x));
-  const double flops = rule(node.op).cost(program.graph(), node, call.out.rows);
+  const double flops = rule(node.op).cost(program.graph(), node, rows);
   std::fprintf(stderr, "gemmule: %-15s %-24s -> %-10s path=\"%s\" isa=%s threads=%d %.1f us %.1f GFLOP/s\n",
                rule(node.op).name, shapes.c_str(), shape_of(call.out).c_str(),
                program.backend().path(node.op, program.graph().type, call), program.backend().variant(),
@@ -261,12 +261,14 @@ void Program::run_member(const Team& team, Execution& execution, int begin, int 
       op.update = &rider.emplace(update->rule, update->args, update->targets[static_cast<std::size_t>(i)],
                                  update->reach, update->keep_gradients);
     const auto start = timed ? Clock::now() : Clock::time_point();
+    if (timed)
+      team.barrier();  // or others would be done before the leading member has reported the op before
     backend_.kernel(node.op, graph_.type)(op);
     if (!timed && i + 1 < end && !barrier_after_[static_cast<std::size_t>(i)]) continue;
     if (polls && team.leads()) poll->ask();
     team.barrier();
     if (timed && team.leads())
-      report(*this, node, op, std::chrono::duration<double>(Clock::now() - start).count());
+      report(*this, node, op, rows, std::chrono::duration<double>(Clock::now() - start).count());
     if (polls && poll->stopped()) return;
     polls = poll && !polls;
   }
