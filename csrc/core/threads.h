@@ -84,11 +84,11 @@ class Team {
   }
   // This member's part of [0, count), cut at multiples of `grain`.
   Span share(Index count, Index grain = 1) const;
-  // body(i) for every i of [0, count), count <= Hands::most_items, each by one member: its share, in order,
-  // and then what others have not come to. Called by every member; ends without a barrier.
+  // body(i) for every i of [0, count), each by one member: its share, in order, and then what others have not
+  // come to, unless there are more than Hands::most_items. Called by every member; ends without a barrier.
   template <class Body>
   void deal(Index count, const Body& body) const {
-    if (!meets()) {
+    if (!meets() || count > Hands::most_items) {
       const Span mine = share(count);
       for (Index i = mine.begin; i < mine.end; ++i) body(i);
       return;
