@@ -1,5 +1,6 @@
 """Fixtures that all tests share: ISAs forced in turn, thread counts, the data beside the repository."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def _forced(name: str) -> Iterator[str]:
     TESTED.add(name)
     yield name
     _core.force_isa(before)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as a terminal's program has it: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=[1, 2, 3, 7])

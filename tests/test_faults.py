@@ -127,6 +127,7 @@ def test_fault_11_divergence_keeps_the_last_finite_weights() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.usefixtures("ctrl_c")
 def test_fault_12_ctrl_c_stops_fit_after_a_complete_step() -> None:
     """The contract is 200 ms; a machine that others use at the same time may take longer to schedule us, so
     the test allows a second. The weights must equal those after some whole number of steps."""

@@ -222,6 +222,7 @@ def test_what_generators_hold_is_given_back() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("waits", [True, False])
 def test_ctrl_c(waits: bool) -> None:
     """While the compiled loop runs, and while a slow iterator is waited for. The contract is 200 ms; a busy
