@@ -97,19 +97,17 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 
 template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
-  const T* a = g.a;
-  const T* const* list = g.a_list;
-  T* c = g.c;
-  for (Index left = g.tiles; left > 0; --left) {
+  for (Index t = 0; t < g.tiles; ++t) {
     Vec<T> acc[R][V];
-    multiply_tile<T, R, V, lie>(g, a, list, acc);
+    if constexpr (lie == Lie::listed_rows)
+      multiply_tile<T, R, V, lie>(g, nullptr, g.a_list + t * R, acc);
+    else
+      multiply_tile<T, R, V, lie>(g, g.a + t * g.a_next, nullptr, acc);
+    T* c = g.c + t * R * g.c_row;
     if (g.cols == V * lanes<T>)
       finish_tile<T, R, V, true>(g, c, acc);
     else
       finish_tile<T, R, V, false>(g, c, acc);
-    a += g.a_next;
-    list += R;
-    c += R * g.c_row;
   }
 }
 
