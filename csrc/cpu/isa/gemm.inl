@@ -66,29 +66,50 @@ GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) 
   }
 }
 
-template <class T, int R, int V, Lie lie>
+// Four steps a turn: fewer branches, and no additions where all strides are known. Beside a busy neighbour a
+// core shared by two hardware threads then runs the 6 x 16 tile, 20 instructions for six cycles of FMAs, at
+// 86 % of the ceiling, and at 76 one step a turn; alone at 98 and 97 (Zen 3). Unrolled by hand GCC spills an
+// accumulator.
+template <class Step>
+GM_INLINE void by_fours(Index steps, const Step& step) {
+#pragma GCC unroll 4
+  for (Index p = steps; p > 0; --p) step();
+}
+
+// The sums of a tile. B in a packed panel of the tile's width has a stride known to the compiler.
+template <class T, int R, int V, Lie lie, bool packed>
 GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, Vec<T> (&acc)[R][V]) {
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
   const T* b = g.b;
-  const Index depth = g.depth, b_step = g.b_step;
+  const Index b_step = packed ? V * lanes<T> : g.b_step;
   if constexpr (lie == Lie::listed_rows) {
     const T* row[R];
     GEMMULE_FOR_ROWS row[i] = list[i] + g.a_first;
-    for (Index p = 0; p < depth; ++p, b += b_step)
+    Index p = 0;
+    by_fours(g.depth, [&] {
       multiply_step<T, R, V>(acc, b, [&](int i) { return row[i][p]; });
+      ++p;
+      b += b_step;
+    });
+  } else if constexpr (lie == Lie::columns) {
+    const Index a_step = packed ? R : g.a_step;
+    by_fours(g.depth, [&] {
+      multiply_step<T, R, V>(acc, b, [&](int i) { return a[i]; });
+      a += a_step;
+      b += b_step;
+    });
   } else {
-    const Index a_row = g.a_row, a_step = g.a_step;
-    constexpr bool by_rows = lie == Lie::rows;
-    Index left = depth, run = by_rows ? g.a_run : left;
+    const Index a_row = g.a_row;
+    Index left = g.depth, run = g.a_run;
     for (;;) {
       if (run > left) run = left;
-      for (Index p = run; p > 0; --p) {
-        multiply_step<T, R, V>(acc, b, [&](int i) { return by_rows ? a[i * a_row] : a[i]; });
-        a += by_rows ? 1 : a_step;
+      by_fours(run, [&] {
+        multiply_step<T, R, V>(acc, b, [&](int i) { return a[i * a_row]; });
+        ++a;
         b += b_step;
-      }
+      });
       left -= run;
-      if (!by_rows || left == 0) break;
+      if (left == 0) break;
       a += g.a_jump;
       run = g.a_chunk;
     }
@@ -97,12 +118,16 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 
 template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
+  constexpr bool listed = lie == Lie::listed_rows;
+  const bool packed = g.b_step == V * lanes<T> && (lie != Lie::columns || g.a_step == R);
   for (Index t = 0; t < g.tiles; ++t) {
     Vec<T> acc[R][V];
-    if constexpr (lie == Lie::listed_rows)
-      multiply_tile<T, R, V, lie>(g, nullptr, g.a_list + t * R, acc);
+    const T* a = listed ? nullptr : g.a + t * g.a_next;
+    const T* const* list = listed ? g.a_list + t * R : nullptr;
+    if (packed)
+      multiply_tile<T, R, V, lie, true>(g, a, list, acc);
     else
-      multiply_tile<T, R, V, lie>(g, g.a + t * g.a_next, nullptr, acc);
+      multiply_tile<T, R, V, lie, false>(g, a, list, acc);
     T* c = g.c + t * R * g.c_row;
     if (g.cols == V * lanes<T>)
       finish_tile<T, R, V, true>(g, c, acc);
