@@ -9,6 +9,7 @@
 #include "core/kinds.h"
 #include "core/store.h"
 #include "core/tensor.h"
+#include "core/window.h"
 
 namespace gemmule {
 
@@ -45,7 +46,9 @@ struct Attrs {
   Loss loss = Loss::mse;
   double parameter = 0;  // of the loss
   int callback = -1;
-  std::vector<Index> dims;  // of a reshape's result
+  std::vector<Index> dims;  // of a reshape's result, or of the image that an adjoint of a window makes
+  Window window;
+  Index groups = 1;
   bool accumulate = false;  // add to what `out` holds, unless a step begins: StepScalars::first
 };
 
