@@ -21,6 +21,7 @@ struct Operand {
   DType type;
   bool panels = false;  // the transpose lies in the backend's panels (Backend::to_panels)
   bool listed = false;  // data is a table of the addresses of its rows
+  std::span<const Index> dims = {};  // of a sample, or of a parameter
 
   Index count() const { return rows * cols; }
   template <class T>

@@ -28,6 +28,7 @@ void bind_gemm(py::module_& m);
 void bind_stacks(py::module_& m);
 void bind_packed(py::module_& m);
 void bind_ops(py::module_& m);
+void bind_images(py::module_& m);
 
 // -- arrays: checked, never converted -----------------------------------------------------------------------
 

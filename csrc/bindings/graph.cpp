@@ -1,4 +1,5 @@
 #include "bindings/bindings.h"
+#include "bindings/windows.h"
 #include "core/names.h"
 
 namespace gemmule::bindings {
@@ -119,6 +120,19 @@ void bind_graph(py::module_& m) {
             return self.graph.apply(OpKind::dense, in, attrs, name);
           },
           py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("name"), py::arg("precision") = "full")
+      .def(
+          "conv2d",
+          [](PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias, const Pair& stride,
+             const Padding& padding, const Pair& dilation, Index groups, const std::string& name) {
+            std::vector<ValueId> in = {x, weight};
+            if (bias) in.push_back(*bias);
+            Attrs attrs;
+            attrs.window = window_of(kernel_of(self.graph.info(weight).dims), stride, padding, dilation);
+            attrs.groups = groups;
+            return self.graph.apply(OpKind::conv2d, in, attrs, name);
+          },
+          py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("stride"), py::arg("padding"),
+          py::arg("dilation"), py::arg("groups"), py::arg("name"))
       .def(
           "activation",
           [](PyGraph& self, ValueId x, const std::string& kind, double slope, const std::string& name) {

@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   bind_stacks(m);
   bind_packed(m);
   bind_ops(m);
+  bind_images(m);
 }

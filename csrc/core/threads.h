@@ -78,6 +78,7 @@ class Team {
   bool meets() const { return size_ > 1 && table_; }
   // The leading member's pointer, for all. A barrier; another comes before it is called again.
   void* common(void* mine) const {
+    if (size_ == 1) return mine;
     if (leads()) table_->common = mine;
     barrier();
     return table_->common;

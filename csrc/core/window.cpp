@@ -30,6 +30,15 @@ void check_window(const char* op, const Window& window, const Shape& image) {
   check_axis(op, "width", window.x, image[1]);
 }
 
+void check_filters(const char* op, Index channels, const Shape& weight, Index groups) {
+  require(weight.rank() == 4, ErrorKind::shape, op, ": weight ", weight, " is not (K, kh, kw, C / groups)");
+  require(groups >= 1 && channels % groups == 0 && weight[0] % groups == 0, ErrorKind::value, op,
+          ": groups is ", groups, ", which does not divide ", channels, " channels and ", weight[0],
+          " filters");
+  require(weight[3] == channels / groups, ErrorKind::shape, op, ": x has ", channels, " channels, weight ",
+          weight, " with ", groups, groups == 1 ? " group" : " groups", " takes ", weight[3] * groups);
+}
+
 Shape slide(const Window& window, const Shape& image, Index channels) {
   return {window.y.outputs(image[0]), window.x.outputs(image[1]), channels};
 }

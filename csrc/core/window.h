@@ -26,6 +26,9 @@ struct Window {
 // begin with `op`.
 void check_window(const char* op, const Window& window, const Shape& image);
 
+// Filters (K, kh, kw, C / groups) for so many channels: errors of kind shape, or value for the groups.
+void check_filters(const char* op, Index channels, const Shape& weight, Index groups);
+
 // (H, W, C) -> (outputs, outputs, channels).
 Shape slide(const Window& window, const Shape& image, Index channels);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cpu/conv.h"
 #include "cpu/dispatch.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
@@ -79,6 +80,60 @@ void dense(const OpCall& call) {
   run_gemm<T>(call, dense_gemm<T>(call));
 }
 
+// The image x of a convolution, the result z and its filters.
+ConvSizes conv_sizes(const OpCall& call, const Operand& x, const Operand& weight) {
+  ConvSizes s;
+  s.images = x.rows;
+  s.height = x.dims[0];
+  s.width = x.dims[1];
+  s.channels = x.dims[2];
+  s.filters = weight.rows;
+  s.groups = call.attrs.groups;
+  s.window = call.attrs.window;
+  return s;
+}
+
+template <class T>
+ConvForward<T> conv_forward(const OpCall& call) {
+  return {conv_sizes(call, call.in[0], call.in[1]),
+          call.in[0].as<const T>(),
+          call.in[1].as<const T>(),
+          call.in.size() > 2 ? call.in[2].as<const T>() : nullptr,
+          call.attrs.act,
+          static_cast<T>(call.attrs.slope),
+          call.out.as<T>()};
+}
+
+template <class T>
+ConvData<T> conv_data(const OpCall& call) {
+  return {conv_sizes(call, call.out, call.in[1]),
+          call.in[0].as<const T>(),
+          call.in[1].as<const T>(),
+          call.in.size() > 2 ? call.in[2].as<const T>() : nullptr,
+          call.attrs.act,
+          static_cast<T>(call.attrs.slope),
+          call.out.as<T>()};
+}
+
+template <class T>
+ConvWeights<T> conv_weights(const OpCall& call) {
+  return {conv_sizes(call, call.in[1], call.out), call.in[0].as<const T>(), call.in[1].as<const T>(),
+          call.out.as<T>(), adds(call)};
+}
+
+template <class T>
+void conv2d(const OpCall& call) {
+  conv(kernels<T>(), call.team, conv_forward<T>(call), call.workspace);
+}
+template <class T>
+void conv2d_data(const OpCall& call) {
+  conv(kernels<T>(), call.team, conv_data<T>(call), call.workspace);
+}
+template <class T>
+void conv2d_weights(const OpCall& call) {
+  conv(kernels<T>(), call.team, conv_weights<T>(call), call.workspace);
+}
+
 // The optimizer's step on a stretch of a parameter, `count` elements from `offset` on, whose gradient was
 // just made.
 template <class T>
@@ -113,8 +168,9 @@ void matmul(const OpCall& call) {
 template <class T>
 void sum_rows(const OpCall& call) {
   const Operand& x = call.in[0];
-  const Span cols = call.team.share(x.cols, line);
-  kernels<T>().element.sum_rows(x.rows, cols.size(), x.as<const T>() + cols.begin, x.cols,
+  const Index n = call.out.count();
+  const Span cols = call.team.share(n, line);
+  kernels<T>().element.sum_rows(n > 0 ? x.count() / n : 0, cols.size(), x.as<const T>() + cols.begin, n,
                                 call.out.as<T>() + cols.begin, adds(call));
   if (call.update) update_stretch(*call.update, cols.begin, cols.size(), call.out.as<const T>() + cols.begin);
 }
@@ -218,6 +274,12 @@ OpKernel kernel_of(OpKind op) {
       return dense<T>;
     case OpKind::matmul:
       return matmul<T>;
+    case OpKind::conv2d:
+      return conv2d<T>;
+    case OpKind::conv2d_data:
+      return conv2d_data<T>;
+    case OpKind::conv2d_weights:
+      return conv2d_weights<T>;
     case OpKind::sum_rows:
       return sum_rows<T>;
     case OpKind::activation:
@@ -247,23 +309,42 @@ OpKernel kernel_of(OpKind op) {
   return nullptr;
 }
 
-bool is_gemm(OpKind op) { return op == OpKind::dense || op == OpKind::matmul; }
-
 template <class T>
 Index workspace_of(OpKind op, const OpCall& call) {
-  if (!is_gemm(op)) return 0;
-  const Gemm<T> g = op == OpKind::dense ? dense_gemm<T>(call) : matmul_gemm<T>(call);
-  return gemm_workspace(kernels<T>(), g);
+  switch (op) {
+    case OpKind::dense:
+      return gemm_workspace(kernels<T>(), dense_gemm<T>(call));
+    case OpKind::matmul:
+      return gemm_workspace(kernels<T>(), matmul_gemm<T>(call));
+    case OpKind::conv2d:
+      return conv_workspace(kernels<T>(), conv_forward<T>(call));
+    case OpKind::conv2d_data:
+      return conv_workspace(kernels<T>(), conv_data<T>(call));
+    case OpKind::conv2d_weights:
+      return conv_workspace(kernels<T>(), conv_weights<T>(call));
+    default:
+      return 0;
+  }
 }
 
 template <class T>
-const char* gemm_path_of(OpKind op, const OpCall& call) {
-  return gemm_path(kernels<T>(), op == OpKind::dense ? dense_gemm<T>(call) : matmul_gemm<T>(call));
-}
-
-const char* path_of(OpKind op, DType type, const OpCall& call) {
-  if (is_gemm(op)) return type == DType::f64 ? gemm_path_of<double>(op, call) : gemm_path_of<float>(op, call);
-  return op == OpKind::reshape ? "view" : "vector";
+const char* path_of(OpKind op, const OpCall& call) {
+  switch (op) {
+    case OpKind::dense:
+      return gemm_path(kernels<T>(), dense_gemm<T>(call));
+    case OpKind::matmul:
+      return gemm_path(kernels<T>(), matmul_gemm<T>(call));
+    case OpKind::conv2d:
+      return conv_path(conv_forward<T>(call).sizes);
+    case OpKind::conv2d_data:
+      return conv_path(conv_data<T>(call).sizes);
+    case OpKind::conv2d_weights:
+      return conv_path(conv_weights<T>(call).sizes);
+    case OpKind::reshape:
+      return "view";
+    default:
+      return "vector";
+  }
 }
 
 template <class T>
@@ -305,7 +386,9 @@ const Backend backend = {
     [](OpKind op, DType type, const OpCall& call) {
       return type == DType::f64 ? workspace_of<double>(op, call) : workspace_of<float>(op, call);
     },
-    path_of,
+    [](OpKind op, DType type, const OpCall& call) {
+      return type == DType::f64 ? path_of<double>(op, call) : path_of<float>(op, call);
+    },
     [] { return active().name; },
     update,
     rehearse,

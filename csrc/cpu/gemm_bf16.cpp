@@ -60,7 +60,8 @@ class Bf16Gemm {
                 a.data + row_of(t) * a.row_stride + depth.begin * a.col_stride, a.row_stride, a.col_stride,
                 rows_of_a_ + (row_of(t) - top) * steps);
     TileArgs<float> tile;
-    tile.depth = steps;
+    tile.depth = tile.a_run = tile.a_chunk = steps;
+    tile.a_jump = 0;
     tile.alpha = call_.alpha;
     tile.beta = first ? call_.beta : 1.0f;
     tile.act = last ? act_in_registers(call_) : Act::identity;

@@ -16,10 +16,10 @@ namespace gemmule::cpu {
 //   C(i, j) = act(alpha acc[i][j] + beta C(i, j) + bias[j])
 // beta = 0 never reads C, which may then hold NaN. Nothing right of `cols` is written.
 // `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
-// long and readable to its full length (packed panels are padded with zeros). An A read by rows may lie in
-// panels itself: after its first a_run steps, and after every a_chunk from there, it goes on a_jump further.
-// A listed A is a table of the addresses of its rows: element (i, p) is at a_list[i][a_first + p].
-// More tiles may follow below the first, of the same height and with the same B: their A is a_next, or
+// long and readable to its full length (packed panels are padded with zeros). A may lie in runs, as in panels
+// of its own or in an image: after its first a_run steps, and after every a_chunk from there, it goes on
+// a_jump further. A listed A is a table of the addresses of its rows: element (i, p) is at a_list[i][a_first
+// + p]. More tiles may follow below the first, of the same height and with the same B: their A is a_next, or
 // `height` rows of the list, further. `act` is identity, relu or leaky_relu: those cost one instruction in
 // registers. The others are applied by the driver to the tile's rows while they are in L1.
 template <class T>

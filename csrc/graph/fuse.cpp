@@ -44,15 +44,16 @@ void fold(Graph& graph, const std::vector<ValueId>& keep, const Between& between
   graph.nodes = std::move(folded);
 }
 
-// dense, activation -> dense with an activation. A derivative computed from z reads it too and keeps the two
-// apart, one computed from h does not.
+// dense or conv2d, activation -> the same with an activation. A derivative computed from z reads it too and
+// keeps the two apart, one computed from h does not.
 void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
   fold(
       graph, keep, [](const Node& node) { return node.op == OpKind::activation ? node.in[0] : no_value; },
-      [](Node& dense, const Node& node) {
-        if (dense.op != OpKind::dense || dense.attrs.act != Act::identity) return false;
-        dense.attrs.act = node.attrs.act;
-        dense.attrs.slope = node.attrs.slope;
+      [](Node& product, const Node& node) {
+        const bool fits = product.op == OpKind::dense || product.op == OpKind::conv2d;
+        if (!fits || product.attrs.act != Act::identity) return false;
+        product.attrs.act = node.attrs.act;
+        product.attrs.slope = node.attrs.slope;
         return true;
       });
 }
@@ -63,7 +64,8 @@ void fuse_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
       graph, keep,
       [](const Node& node) { return node.op == OpKind::activation_grad ? node.in[0] : no_value; },
       [](Node& product, const Node& node) {
-        if (product.op != OpKind::matmul || product.in.size() != 2) return false;
+        const bool fits = product.op == OpKind::matmul || product.op == OpKind::conv2d_data;
+        if (!fits || product.in.size() != 2) return false;
         product.in.push_back(node.in[1]);
         product.attrs.act = node.attrs.act;
         product.attrs.slope = node.attrs.slope;
@@ -81,7 +83,9 @@ void fuse_accumulation(Graph& graph, const std::vector<ValueId>& keep) {
         return into_gradient ? node.in[1] : no_value;
       },
       [](Node& source, const Node&) {
-        if (source.op != OpKind::matmul && source.op != OpKind::sum_rows) return false;
+        if (source.op != OpKind::matmul && source.op != OpKind::sum_rows &&
+            source.op != OpKind::conv2d_weights)
+          return false;
         source.attrs.accumulate = true;
         return true;
       });

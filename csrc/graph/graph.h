@@ -16,6 +16,9 @@ namespace gemmule {
 enum class OpKind : std::uint8_t {
   dense,
   matmul,
+  conv2d,
+  conv2d_data,
+  conv2d_weights,
   sum_rows,
   activation,
   activation_grad,

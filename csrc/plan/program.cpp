@@ -92,8 +92,9 @@ Program::Program(const Backend& backend, Graph graph, Index capacity, std::vecto
     const Index rows = info.batched || info.dims.rank() < 2 ? 1 : info.dims[0];
     const bool panels =
         value.parameter >= 0 && graph_.parameters[static_cast<std::size_t>(value.parameter)].panels;
-    layout_.push_back(
-        {{nullptr, rows, rows > 0 ? count / rows : 0, inner, info.type, panels, value.listed}, info.batched});
+    layout_.push_back({{nullptr, rows, rows > 0 ? count / rows : 0, inner, info.type, panels, value.listed,
+                        info.dims.dims()},
+                       info.batched});
   }
   find_barriers();
 }

@@ -91,25 +91,19 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       ++p;
       b += b_step;
     });
-  } else if constexpr (lie == Lie::columns) {
-    const Index a_step = packed ? R : g.a_step;
-    by_fours(g.depth, [&] {
-      multiply_step<T, R, V>(acc, b, [&](int i) { return a[i]; });
-      a += a_step;
-      b += b_step;
-    });
   } else {
-    const Index a_row = g.a_row;
-    Index left = g.depth, run = g.a_run;
+    constexpr bool columns = lie == Lie::columns, in_runs = !columns || !packed;
+    const Index a_row = columns ? 1 : g.a_row, a_step = !columns ? 1 : packed ? R : g.a_step;
+    Index left = g.depth, run = in_runs ? g.a_run : left;
     for (;;) {
       if (run > left) run = left;
       by_fours(run, [&] {
         multiply_step<T, R, V>(acc, b, [&](int i) { return a[i * a_row]; });
-        ++a;
+        a += a_step;
         b += b_step;
       });
       left -= run;
-      if (left == 0) break;
+      if (!in_runs || left == 0) break;
       a += g.a_jump;
       run = g.a_chunk;
     }
@@ -119,7 +113,8 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
   constexpr bool listed = lie == Lie::listed_rows;
-  const bool packed = g.b_step == V * lanes<T> && (lie != Lie::columns || g.a_step == R);
+  const bool packed =
+      g.b_step == V * lanes<T> && (lie != Lie::columns || (g.a_step == R && g.a_run >= g.depth));
   for (Index t = 0; t < g.tiles; ++t) {
     Vec<T> acc[R][V];
     const T* a = listed ? nullptr : g.a + t * g.a_next;

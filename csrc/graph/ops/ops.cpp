@@ -8,6 +8,12 @@ const OpRule& rule(OpKind op) {
       return ops::dense;
     case OpKind::matmul:
       return ops::matmul;
+    case OpKind::conv2d:
+      return ops::conv2d;
+    case OpKind::conv2d_data:
+      return ops::conv2d_data;
+    case OpKind::conv2d_weights:
+      return ops::conv2d_weights;
     case OpKind::sum_rows:
       return ops::sum_rows;
     case OpKind::activation:

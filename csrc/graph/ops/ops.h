@@ -5,6 +5,7 @@
 namespace gemmule::ops {
 
 extern const OpRule dense, matmul, sum_rows;
+extern const OpRule conv2d, conv2d_data, conv2d_weights;
 extern const OpRule activation, activation_grad;
 extern const OpRule softmax, softmax_grad;
 extern const OpRule dropout, reshape, add;

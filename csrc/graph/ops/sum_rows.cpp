@@ -1,4 +1,4 @@
-// y_j = sum over the batch of x_ij: (batch, n) -> (n,). The adjoint of a bias.
+// y_j = sum over the batch, and over all axes but the last: (batch, ..., n) -> (n,). The adjoint of a bias.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
@@ -6,11 +6,11 @@ namespace {
 
 ValueInfo infer(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
   const ValueInfo& x = g.info(in[0]);
-  return {x.dims, false, x.type};
+  return {x.dims.rank() > 1 ? Shape{x.dims.back()} : x.dims, false, x.type};
 }
 
 double cost(const Graph& g, const Node& node, Index rows) {
-  return static_cast<double>(rows) * static_cast<double>(g.info(node.out).dims.count());
+  return static_cast<double>(rows) * static_cast<double>(g.info(node.in[0]).dims.count());
 }
 
 }  // namespace

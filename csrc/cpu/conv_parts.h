@@ -1,0 +1,88 @@
+// What the drivers of convolutions share: bands of an image with their padding, and filters in panels.
+#pragma once
+#include <algorithm>
+
+#include "cpu/conv.h"
+#include "cpu/gemm_parts.h"
+
+namespace gemmule::cpu {
+
+// Output rows [begin, end) of an image and the part of the image that their windows cover, zeros outside it:
+// where it lies inside, read in place; else copied.
+template <class T>
+struct Band {
+  const T* data;  // the first window's first element
+  Index pitch;    // elements between its rows
+};
+
+// Elements that the windows of `rows` x `cols` outputs cover; windows may begin inside the image (before <
+// 0).
+inline Index covered(const WindowAxis& axis, Index outputs) {
+  return (outputs - 1) * axis.stride + axis.extent();
+}
+inline bool within(const WindowAxis& axis, Span outputs, Index size) {
+  const Index first = outputs.begin * axis.stride - axis.before;
+  return first >= 0 && first + covered(axis, outputs.size()) <= size;
+}
+
+template <class T>
+Band<T> band_of(const T* image, Index height, Index width, Index channels, const Window& window, Span rows,
+                Span cols, T* buffer) {
+  const Index top = rows.begin * window.y.stride - window.y.before;
+  const Index left = cols.begin * window.x.stride - window.x.before;
+  if (within(window.y, rows, height) && within(window.x, cols, width))
+    return {image + (top * width + left) * channels, width * channels};
+  const Index high = covered(window.y, rows.size()), wide = covered(window.x, cols.size());
+  const Index first = std::clamp<Index>(-left, 0, wide);            // columns of zeros before the image
+  const Index last = std::clamp<Index>(width - left, first, wide);  // where those after it begin
+  for (Index i = 0; i < high; ++i) {
+    T* to = buffer + i * wide * channels;
+    const Index y = top + i;
+    if (y < 0 || y >= height) {
+      std::fill_n(to, wide * channels, T(0));
+      continue;
+    }
+    std::fill_n(to, first * channels, T(0));
+    std::copy_n(image + (y * width + left + first) * channels, (last - first) * channels,
+                to + first * channels);
+    std::fill_n(to + last * channels, (wide - last) * channels, T(0));
+  }
+  return {buffer, wide * channels};
+}
+
+// Stretches of a window's elements that lie in runs of equal length, equally far apart, in the order of the
+// filters' own: the whole window where a row of it is one run, else each row of taps, in runs of a group's
+// channels.
+struct Strand {
+  Index offset;      // of its first element in the band, from the window's first
+  Index run, apart;  // elements of a run; from a run's end to the next
+  Index begin, end;  // in the depth of a filter
+};
+
+struct Strands {
+  Strands(const Window& window, Index channels, Index group_channels, Index pitch)
+      : whole_(channels == group_channels && window.x.dilation == 1),
+        row_(window.x.kernel * group_channels),
+        count_(whole_ ? 1 : window.y.kernel),
+        taps_y_(window.y.kernel),
+        step_y_(window.y.dilation * pitch),
+        run_(whole_ ? row_ : group_channels),
+        apart_(whole_ ? step_y_ - row_ : window.x.dilation * channels - group_channels) {}
+
+  Index count() const { return count_; }
+  Strand operator[](Index i) const {
+    if (whole_) return {0, run_, apart_, 0, taps_y_ * row_};
+    return {i * step_y_, run_, apart_, i * row_, (i + 1) * row_};
+  }
+
+ private:
+  bool whole_;
+  Index row_, count_, taps_y_, step_y_, run_, apart_;
+};
+
+// A stretch of a strand that is one sum in a register: where it begins, and how long its runs are.
+inline Index place_in(const Strand& s, Index p) {
+  return s.offset + p / s.run * (s.run + s.apart) + p % s.run;
+}
+
+}  // namespace gemmule::cpu

@@ -1,0 +1,203 @@
+// dW = dz^T x, where x is what each window covers: a tile has some elements of a window as its rows, filters
+// as its columns, and sums over pixels.
+#include "cpu/conv_parts.h"
+#include "cpu/gemm.h"
+#include "cpu/panels.h"
+
+namespace gemmule::cpu {
+namespace {
+
+template <class T>
+Gemm<T> as_gemm(const ConvWeights<T>& call) {
+  const ConvSizes& s = call.sizes;
+  const Index pixels = s.images * s.height * s.width;
+  Gemm<T> g;
+  g.a = {call.dz, s.filters, pixels, 1, s.filters};
+  g.b = {call.x, pixels, s.channels, s.channels, 1};
+  g.c = call.dweight;
+  g.c_row = s.channels;
+  g.beta = call.accumulate ? T(1) : T(0);
+  return g;
+}
+
+// Pixels of z that one sum in a register takes: whole rows of it, or a part of one.
+struct PixelBlocks {
+  PixelBlocks(const ConvSizes& s, Index most) : height(s.out_height()), width(s.out_width()) {
+    across = std::max<Index>(1, pieces(width, most));
+    down = across > 1 ? height : pieces(height, std::max<Index>(1, most / std::max<Index>(width, 1)));
+  }
+  Span rows(Index i) const { return {cut(height, down, i), cut(height, down, i + 1)}; }
+  Span cols(Index j) const { return {cut(width, across, j), cut(width, across, j + 1)}; }
+  // Elements of the image under the largest of them.
+  Index covered_elements(const ConvSizes& s) const {
+    return checked_mul(checked_mul(covered(s.window.y, pieces(height, std::max<Index>(down, 1))),
+                                   covered(s.window.x, pieces(width, across))),
+                       s.channels);
+  }
+
+  Index height, width;
+  Index down, across;  // how many
+};
+
+// Elements of a window that lie in one piece: a row of its taps, or the channels of one tap.
+struct Lines {
+  explicit Lines(const ConvSizes& s) : sizes(s) {
+    whole = s.groups == 1 && s.window.x.dilation == 1;
+    count = whole ? s.window.y.kernel : s.window.taps();
+    length = whole ? s.window.x.kernel * s.channels : s.group_channels();
+  }
+  Index offset(Index line, Index pitch) const {
+    if (whole) return line * sizes.window.y.dilation * pitch;
+    const Index taps = sizes.window.x.kernel;
+    return line / taps * sizes.window.y.dilation * pitch +
+           line % taps * sizes.window.x.dilation * sizes.channels;
+  }
+
+  const ConvSizes& sizes;
+  bool whole;
+  Index count, length;
+};
+
+template <class T>
+class WeightGradient {
+ public:
+  WeightGradient(const Kernels<T>& kernels, const ConvWeights<T>& call, T* workspace, T* panels)
+      : k_(kernels.gemm),
+        call_(call),
+        s_(call.sizes),
+        blocks_(s_, k_.depth_block),
+        lines_(s_),
+        width_(panel_width(k_, s_.group_filters())),
+        panels_(panels),
+        dz_(workspace + panels_size(k_, s_)),
+        buffer_(dz_ + dz_size(k_, s_)) {}
+
+  static Index panels_size(const GemmKernels<T>& k, const ConvSizes& s) {
+    return aligned(checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters())));
+  }
+  static Index dz_size(const GemmKernels<T>& k, const ConvSizes& s) {
+    return aligned(k.depth_block * panel_width(k, s.group_filters()));
+  }
+  static Index workspace_size(const GemmKernels<T>& k, const ConvSizes& s) {
+    return checked_add(checked_add(panels_size(k, s), dz_size(k, s)),
+                       aligned(PixelBlocks(s, k.depth_block).covered_elements(s)));
+  }
+
+  // Every member goes through all images for its share of the sums.
+  void run(const Team& team) {
+    const Index filters = s_.group_filters(), of_group = pieces(filters, width_);
+    const Span mine = team.share(s_.groups * of_group * lines_.count);
+    if (mine.size() <= 0) return;
+    bool first = true;
+    for (Index n = 0; n < s_.images; ++n)
+      for (Index i = 0; i < blocks_.down; ++i)
+        for (Index j = 0; j < blocks_.across; ++j) {
+          add_block(mine, of_group, n, blocks_.rows(i), blocks_.cols(j), first && !call_.accumulate);
+          first = false;
+        }
+    if (first && !call_.accumulate)
+      for (Index item = mine.begin; item < mine.end; ++item)
+        std::fill_n(sums_of(item, of_group), lines_.length * width_, T(0));
+  }
+
+ private:
+  static Index aligned(Index elements) { return round_up(elements, 64 / static_cast<Index>(sizeof(T))); }
+
+  T* sums_of(Index item, Index of_group) const {
+    const Index line = item % lines_.count, panel = item / lines_.count;
+    return panels_ + panel / of_group * panel_elements(k_, s_.depth(), s_.group_filters()) +
+           panel % of_group * width_ * s_.depth() + line * lines_.length * width_;
+  }
+
+  void add_block(Span mine, Index of_group, Index image, Span rows, Span cols, bool first) {
+    const Band<T> band = band_of(call_.x + image * s_.height * s_.width * s_.channels, s_.height, s_.width,
+                                 s_.channels, s_.window, rows, cols, buffer_);
+    const Index pixel = (image * blocks_.height + rows.begin) * blocks_.width + cols.begin;
+    TileArgs<T> tile;
+    tile.depth = rows.size() * cols.size();
+    tile.a_row = 1;
+    tile.a_step = s_.window.x.stride * s_.channels;
+    tile.a_run = tile.a_chunk = cols.size();
+    tile.a_jump = s_.window.y.stride * band.pitch - cols.size() * tile.a_step;
+    tile.b = dz_;
+    tile.b_step = tile.c_row = tile.cols = width_;
+    tile.alpha = 1;
+    tile.beta = first ? T(0) : T(1);
+    tile.bias = nullptr;
+    tile.act = Act::identity;
+    tile.slope = 1;
+    Index packed = -1;
+    for (Index item = mine.begin; item < mine.end; ++item) {
+      const Index panel = item / lines_.count, group = panel / of_group;
+      if (packed != panel) {
+        const Index j = panel % of_group * width_;
+        k_.pack_b(tile.depth, std::min(width_, s_.group_filters() - j), width_,
+                  call_.dz + pixel * s_.filters + group * s_.group_filters() + j, s_.filters, 1, dz_);
+        packed = panel;
+      }
+      add_line(tile, band.data + lines_.offset(item % lines_.count, band.pitch) + group * s_.group_channels(),
+               sums_of(item, of_group));
+    }
+  }
+
+  // In tiles whose heights differ by one at most.
+  void add_line(TileArgs<T>& tile, const T* a, T* c) const {
+    const Index tiles = pieces(lines_.length, k_.rows), higher = lines_.length % tiles;
+    for (Index pass = 0; pass < 2; ++pass) {
+      const Index height = lines_.length / tiles + (pass == 0), count = pass == 0 ? higher : tiles - higher;
+      if (count == 0) continue;
+      tile.tiles = count;
+      tile.a = a;
+      tile.a_next = height;
+      tile.c = c;
+      k_.kernel[height - 1][width_ / k_.lanes - 1](tile);
+      a += count * height;
+      c += count * height * width_;
+    }
+  }
+
+  const GemmKernels<T>& k_;
+  const ConvWeights<T>& call_;
+  const ConvSizes& s_;
+  const PixelBlocks blocks_;
+  const Lines lines_;
+  const Index width_;  // of a panel
+  T *panels_, *dz_, *buffer_;
+};
+
+}  // namespace
+
+template <class T>
+Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call) {
+  if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
+  return checked_mul(WeightGradient<T>::workspace_size(kernels.gemm, call.sizes),
+                     static_cast<Index>(sizeof(T)));
+}
+
+template <class T>
+void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, void* workspace) {
+  if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
+  const ConvSizes& s = call.sizes;
+  const GemmKernels<T>& k = kernels.gemm;
+  const Index depth = s.depth(), filters = s.group_filters(), group = panel_elements(k, depth, filters);
+  T* const panels = static_cast<T*>(team.common(workspace));
+  if (call.accumulate) {
+    for (Index g = 0; g < s.groups; ++g)
+      to_panels(k, team, {call.dweight + g * filters * depth, depth, filters, 1, depth}, panels + g * group);
+    team.barrier();
+  }
+  WeightGradient<T>(kernels, call, static_cast<T*>(workspace), panels).run(team);
+  team.barrier();
+  for (Index g = 0; g < s.groups; ++g)
+    from_panels_of_transpose(k, team, depth, filters, panels + g * group, call.dweight + g * filters * depth);
+  team.barrier();  // the leading member's workspace is its own again
+}
+
+#define GEMMULE_INSTANTIATE(T)                                                \
+  template Index conv_workspace<T>(const Kernels<T>&, const ConvWeights<T>&); \
+  template void conv<T>(const Kernels<T>&, const Team&, const ConvWeights<T>&, void*);
+GEMMULE_INSTANTIATE(float)
+GEMMULE_INSTANTIATE(double)
+#undef GEMMULE_INSTANTIATE
+
+}  // namespace gemmule::cpu
