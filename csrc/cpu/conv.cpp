@@ -13,6 +13,11 @@ namespace {
 // filters that stream through.
 inline constexpr Index band_bytes = 256 * 1024;
 
+template <class T>
+Index aligned(Index elements) {
+  return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
+}
+
 // out[n, i, j, :] = sum over the window's elements at (i, j) times filters in panels. An image's gradient is
 // made of these too, then with flipped filters and outputs that lie some pixels apart.
 template <class T>
@@ -40,10 +45,9 @@ class Slider {
     channels_ = call.channels / call.groups;
     depth_ = call.window.taps() * channels_;
     width_ = panel_width(k_, filters_);
-    tiles_ = pieces(call.out_width, k_.rows);
-    height_ = tiles_ > 0 ? call.out_width / tiles_ : 0;
-    higher_ = tiles_ > 0 ? call.out_width % tiles_ : 0;
     bands_ = pieces(call.out_height, band_rows(call));
+    flat_ = is_flat(k_, call);
+    list_ = reinterpret_cast<const T**>(buffer + buffer_size(call));
   }
 
   // Output rows whose windows fit a band; one at least.
@@ -53,9 +57,24 @@ class Slider {
     return std::clamp<Index>(rows + 1, 1, std::max<Index>(call.out_height, 1));
   }
   static Index buffer_size(const Sliding<T>& call) {
-    return checked_mul(
-        checked_mul(covered(call.window.y, band_rows(call)), covered(call.window.x, call.out_width)),
-        call.channels);
+    const Index row = checked_mul(covered(call.window.x, call.out_width), call.channels);
+    return aligned<T>(checked_mul(covered(call.window.y, band_rows(call)), row));
+  }
+  // Narrow images: tiles go on from one row of outputs to the next, their rows of A listed. That takes each
+  // row of the window for itself, so it must make fewer sums in registers: 14 x 14 pixels of 256 channels are
+  // 33 tiles of 6, row by row 42 of 5 and 4.
+  static bool is_flat(const GemmKernels<T>& k, const Sliding<T>& call) {
+    const Index run = call.window.x.kernel * call.channels;
+    const bool fits = call.groups == 1 && call.window.x.dilation == 1 &&
+                      call.row_step == call.out_width * call.pixel_step && call.out_width > 0;
+    return fits && pieces(call.out_height * call.out_width, k.rows) * call.window.y.kernel *
+                           pieces(run, k.depth_block) <
+                       call.out_height * pieces(call.out_width, k.rows) *
+                           pieces(call.window.y.kernel * run, k.depth_block);
+  }
+  static Index workspace_size(const GemmKernels<T>& k, const Sliding<T>& call) {
+    const Index list = is_flat(k, call) ? band_rows(call) * call.out_width : 0;
+    return checked_add(buffer_size(call), list * static_cast<Index>(sizeof(void*) / sizeof(T)));
   }
 
   void run(const Team& team) {
@@ -71,7 +90,8 @@ class Slider {
     const Index size = call_.height * call_.width * call_.channels;
     const Band<T> band = band_of(call_.x + image * size, call_.height, call_.width, call_.channels,
                                  call_.window, rows, {0, call_.out_width}, buffer_);
-    const Strands strands(call_.window, call_.channels, channels_, band.pitch);
+    const Strands strands(call_.window, call_.channels, channels_, band.pitch, flat_);
+    if (flat_) list_windows(band, rows.size());
     T* const out = call_.out + image * call_.image_step + rows.begin * call_.row_step;
     for (Index g = 0; g < call_.groups; ++g)
       for (Index j = 0; j < filters_; j += width_)
@@ -108,24 +128,43 @@ class Slider {
         tile.beta = first ? T(0) : T(1);
         tile.bias = last && call_.bias ? call_.bias + group * filters_ + j : nullptr;
         tile.act = last && in_registers() ? call_.act : Act::identity;
+        if (flat_) {
+          tile.a_first = strand.offset + begin;
+          make_tiles(tile, k_.kernel_listed_rows, rows * call_.out_width, vectors, nullptr, list_, out);
+          continue;
+        }
         for (Index i = 0; i < rows; ++i)
-          make_row(tile, origin + place_in(strand, begin) + i * call_.window.y.stride * band.pitch,
-                   out + i * call_.row_step, vectors);
+          make_tiles(tile, k_.kernel_rows, call_.out_width, vectors,
+                     origin + place_in(strand, begin) + i * call_.window.y.stride * band.pitch, nullptr,
+                     out + i * call_.row_step);
       }
     }
   }
 
-  // One row of outputs, in tiles whose heights differ by one at most.
-  void make_row(TileArgs<T>& tile, const T* a, T* c, Index vectors) const {
+  void list_windows(const Band<T>& band, Index rows) const {
+    for (Index i = 0; i < rows; ++i)
+      for (Index j = 0; j < call_.out_width; ++j)
+        list_[i * call_.out_width + j] =
+            band.data + i * call_.window.y.stride * band.pitch + j * call_.window.x.stride * call_.channels;
+  }
+
+  // Outputs one behind the other, in tiles whose heights differ by one at most.
+  void make_tiles(TileArgs<T>& tile, const TileKernel<T> (*kernel)[max_tile_vectors], Index outputs,
+                  Index vectors, const T* a, const T* const* list, T* c) const {
+    const Index tiles = pieces(outputs, k_.rows), higher = outputs % tiles;
     for (Index pass = 0; pass < 2; ++pass) {
-      const Index height = height_ + (pass == 0), count = pass == 0 ? higher_ : tiles_ - higher_;
+      const Index height = outputs / tiles + (pass == 0), count = pass == 0 ? higher : tiles - higher;
       if (count == 0) continue;
       tile.tiles = count;
       tile.a = a;
       tile.a_next = height * tile.a_row;
+      tile.a_list = list;
       tile.c = c;
-      k_.kernel_rows[height - 1][vectors - 1](tile);
-      a += count * tile.a_next;
+      kernel[height - 1][vectors - 1](tile);
+      if (list)
+        list += count * height;
+      else
+        a += count * tile.a_next;
       c += count * height * tile.c_row;
     }
   }
@@ -156,13 +195,10 @@ class Slider {
   T* buffer_;
   Index filters_, channels_, depth_;  // of a group
   Index width_;                       // of a panel
-  Index tiles_, height_, higher_, bands_;
+  Index bands_;
+  bool flat_;
+  const T** list_;  // of a flat band: where each output's window begins
 };
-
-template <class T>
-Index aligned(Index elements) {
-  return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
-}
 
 // ---- forward ----
 
@@ -242,7 +278,7 @@ struct Phase {
   WindowAxis axis;                    // over dz; kernel 0: no tap meets them
 };
 
-Phase phase_of(const WindowAxis& axis, Index size, Index outputs, Index residue) {
+Phase phase_of(const WindowAxis& axis, Index size, Index residue) {
   Phase phase;
   const Index gcd = std::gcd(axis.dilation, axis.stride);
   phase.tap_step = axis.stride / gcd;
@@ -256,7 +292,6 @@ Phase phase_of(const WindowAxis& axis, Index size, Index outputs, Index residue)
   // The first pixel meets its first tap at this output, and its last one before that.
   const Index output = (phase.first + axis.before - phase.first_tap * axis.dilation) / axis.stride;
   phase.axis.before = (phase.axis.kernel - 1) * phase.axis.dilation - output;
-  (void)outputs;
   return phase;
 }
 
@@ -313,8 +348,8 @@ template <class Body>
 void for_each_phase(const ConvSizes& s, const Body& body) {
   for (Index y = 0; y < s.window.y.stride; ++y)
     for (Index x = 0; x < s.window.x.stride; ++x) {
-      const Phase py = phase_of(s.window.y, s.height, s.out_height(), y);
-      const Phase px = phase_of(s.window.x, s.width, s.out_width(), x);
+      const Phase py = phase_of(s.window.y, s.height, y);
+      const Phase px = phase_of(s.window.x, s.width, x);
       if (py.count > 0 && px.count > 0) body(py, px);
     }
 }
@@ -342,8 +377,9 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
   if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
-  return checked_mul(checked_add(filters, aligned<T>(Slider<T>::buffer_size(sliding<T>(call, nullptr)))),
-                     static_cast<Index>(sizeof(T)));
+  return checked_mul(
+      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr)))),
+      static_cast<Index>(sizeof(T)));
 }
 
 template <class T>
@@ -368,7 +404,7 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
   Index buffer = 0;
   for_each_phase(s, [&](const Phase& py, const Phase& px) {
     if (py.axis.kernel > 0 && px.axis.kernel > 0)
-      buffer = std::max(buffer, Slider<T>::buffer_size(sliding<T>(call, py, px, nullptr)));
+      buffer = std::max(buffer, Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, py, px, nullptr)));
   });
   return checked_mul(checked_add(filters, aligned<T>(buffer)), static_cast<Index>(sizeof(T)));
 }

@@ -60,14 +60,16 @@ struct Strand {
 };
 
 struct Strands {
-  Strands(const Window& window, Index channels, Index group_channels, Index pitch)
-      : whole_(channels == group_channels && window.x.dilation == 1),
+  // `by_rows`: each row of taps for itself, even where the whole window is one strand.
+  Strands(const Window& window, Index channels, Index group_channels, Index pitch, bool by_rows)
+      : one_run_(channels == group_channels && window.x.dilation == 1),
+        whole_(one_run_ && !by_rows),
         row_(window.x.kernel * group_channels),
         count_(whole_ ? 1 : window.y.kernel),
         taps_y_(window.y.kernel),
         step_y_(window.y.dilation * pitch),
-        run_(whole_ ? row_ : group_channels),
-        apart_(whole_ ? step_y_ - row_ : window.x.dilation * channels - group_channels) {}
+        run_(one_run_ ? row_ : group_channels),
+        apart_(one_run_ ? step_y_ - row_ : window.x.dilation * channels - group_channels) {}
 
   Index count() const { return count_; }
   Strand operator[](Index i) const {
@@ -76,7 +78,7 @@ struct Strands {
   }
 
  private:
-  bool whole_;
+  bool one_run_, whole_;
   Index row_, count_, taps_y_, step_y_, run_, apart_;
 };
 
