@@ -77,6 +77,11 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, void* workspace);
 
+// Every channel has one filter of its own, short enough for a sum in a register.
+inline bool is_depthwise(const ConvSizes& s) {
+  return s.groups == s.channels && s.groups == s.filters && s.groups > 1 && s.window.taps() <= 128;
+}
+
 // A 1 x 1 window that moves by one pixel is a product of matrices (pixels, channels) and W^T.
 inline bool is_gemm(const ConvSizes& s) { return s.window == Window{} && s.groups == 1; }
 

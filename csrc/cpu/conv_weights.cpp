@@ -7,6 +7,8 @@
 namespace gemmule::cpu {
 namespace {
 
+inline constexpr Index most_outputs = 384;  // of one sum in a register
+
 template <class T>
 Gemm<T> as_gemm(const ConvWeights<T>& call) {
   const ConvSizes& s = call.sizes;
@@ -165,6 +167,60 @@ class WeightGradient {
   T *panels_, *dz_, *buffer_;
 };
 
+// The same for depthwise filters: members take panels of channels, in `panels` as (taps, channels). Nothing
+// is padded: at the border a tap's outputs are fewer.
+template <class T>
+void depthwise_gradient(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, T* panels) {
+  const ConvSizes& s = call.sizes;
+  const Index width = panel_width(kernels.gemm, s.channels), taps = s.depth(), across = s.out_width();
+  const Span mine = team.share(s.channels, width);
+  if (!call.accumulate) std::fill_n(panels + mine.begin * taps, round_up(mine.size(), width) * taps, T(0));
+  DepthwiseGradArgs<T> args;
+  args.tap_col = s.window.x.dilation * s.channels;
+  args.x_step = s.window.x.stride * s.channels;
+  args.dz_step = s.filters;
+  args.width = width;
+  // Outputs [o, o + count) of a row with taps [t, t + taps).
+  const auto add = [&](const T* x_row, const T* dz_row, T* sums, Index o, Index count, Index t, Index taps_) {
+    args.outputs = count;
+    args.taps = taps_;
+    args.x = x_row + (o * s.window.x.stride - s.window.x.before + t * s.window.x.dilation) * s.channels;
+    args.dz = dz_row + o * s.filters;
+    args.sums = sums + t * width;
+    kernels.depthwise.weights[pieces(args.channels, kernels.gemm.lanes) - 1](args);
+  };
+  // Outputs whose windows lie inside the image, along a row.
+  const auto first_inside = [](const WindowAxis& axis, Index tap) {
+    return std::max<Index>(0, (axis.before - tap * axis.dilation + axis.stride - 1) / axis.stride);
+  };
+  const auto end_inside = [](const WindowAxis& axis, Index tap, Index size, Index outputs) {
+    const Index room = size - 1 + axis.before - tap * axis.dilation;
+    return room < 0 ? 0 : std::min(outputs, room / axis.stride + 1);
+  };
+  const Index kernel = s.window.x.kernel;
+  const Index inner = std::min(first_inside(s.window.x, 0), across);
+  const Index outer = std::max(inner, end_inside(s.window.x, kernel - 1, s.width, across));
+  for (Index n = 0; n < s.images; ++n)
+    for (Index i = 0; i < s.out_height(); ++i)
+      for (Index r = 0; r < s.window.y.kernel; ++r) {
+        const Index y = i * s.window.y.stride - s.window.y.before + r * s.window.y.dilation;
+        if (y < 0 || y >= s.height) continue;
+        for (Index c = mine.begin; c < mine.end; c += width) {
+          args.channels = std::min(width, mine.end - c);
+          const T* x_row = call.x + (n * s.height + y) * s.width * s.channels + c;
+          const T* dz_row = call.dz + (n * s.out_height() + i) * across * s.filters + c;
+          T* sums = panels + c * taps + r * kernel * width;
+          for (Index o = inner; o < outer; o += most_outputs)
+            add(x_row, dz_row, sums, o, std::min(most_outputs, outer - o), 0, kernel);
+          for (Index t = 0; t < kernel; ++t) {
+            const Index begin = first_inside(s.window.x, t), end = end_inside(s.window.x, t, s.width, across);
+            for (Index o = begin; o < std::min(end, inner); ++o) add(x_row, dz_row, sums, o, 1, t, 1);
+            for (Index o = std::max(begin, outer); o < end; ++o) add(x_row, dz_row, sums, o, 1, t, 1);
+          }
+        }
+      }
+}
+
 }  // namespace
 
 template <class T>
@@ -181,6 +237,17 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& cal
   const GemmKernels<T>& k = kernels.gemm;
   const Index depth = s.depth(), filters = s.group_filters(), group = panel_elements(k, depth, filters);
   T* const panels = static_cast<T*>(team.common(workspace));
+  if (is_depthwise(s)) {
+    if (call.accumulate) {
+      to_panels(k, team, {call.dweight, depth, s.filters, 1, depth}, panels);
+      team.barrier();
+    }
+    depthwise_gradient(kernels, team, call, panels);
+    team.barrier();
+    from_panels_of_transpose(k, team, depth, s.filters, panels, call.dweight);
+    team.barrier();
+    return;
+  }
   if (call.accumulate) {
     for (Index g = 0; g < s.groups; ++g)
       to_panels(k, team, {call.dweight + g * filters * depth, depth, filters, 1, depth}, panels + g * group);

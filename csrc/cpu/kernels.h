@@ -150,6 +150,43 @@ struct SkinnyKernels {
   NarrowKernel<T> narrow[max_narrow_vectors];
 };
 
+// A row of outputs of a depthwise convolution, for a panel of channels: for c < channels
+//   out[o out_step + c] = act(bias[c] + sum over r, s of x[o x_step + r tap_row + s tap_col + c] w[r, s, c])
+// with the taps of w `width` apart, zeros beyond the channels. `act` as for a tile.
+template <class T>
+struct DepthwiseArgs {
+  Index taps_y, taps_x, tap_row, tap_col;
+  Index outputs, x_step, out_step;
+  Index channels;
+  const T* x;
+  const T* weight;
+  Index width;
+  const T* bias;  // nullptr, or `channels` long
+  T* out;
+  Act act;
+  T slope;
+};
+
+// sums[s width + c] += sum over o of x[o x_step + s tap_col + c] dz[o dz_step + c], s < taps; zeros are added
+// beyond the channels.
+template <class T>
+struct DepthwiseGradArgs {
+  Index taps, tap_col;
+  Index outputs, x_step, dz_step;  // at most 384 outputs
+  Index channels;
+  const T* x;
+  const T* dz;
+  T* sums;
+  Index width;
+};
+
+// [v - 1]: for up to v vectors of channels.
+template <class T>
+struct DepthwiseKernels {
+  void (*forward[max_tile_vectors])(const DepthwiseArgs<T>&);
+  void (*weights[max_tile_vectors])(const DepthwiseGradArgs<T>&);
+};
+
 // The position of a dropout layer's draws in the network's Philox stream.
 struct DropoutArgs {
   std::uint64_t key = 0;    // the network's
@@ -212,6 +249,7 @@ struct Kernels {
   GemmKernels<T> gemm;
   SkinnyKernels<T> skinny;
   ElementKernels<T> element;
+  DepthwiseKernels<T> depthwise;
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.
   double (*fma_chains)(Index iterations);

@@ -1,6 +1,7 @@
 // Fills the kernel table of the ISA whose file includes this.
 #pragma once
 #include "cpu/isa/bf16.inl"
+#include "cpu/isa/depthwise.inl"
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
 #include "cpu/isa/skinny.inl"
@@ -14,7 +15,7 @@ constexpr Kernels<T> kernels() {
   constexpr Index depth = sizeof(T) == sizeof(float) ? GEMMULE_DEPTH_BLOCK : GEMMULE_DEPTH_BLOCK_F64;
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
-  return {gemm, skinny_kernels<T>(), element_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
+  return {gemm, skinny_kernels<T>(), element_kernels<T>(), depthwise_kernels<T>(), fma_chains<T>, bf16_kernels(gemm)};
 }
 
 extern const IsaTable table;
