@@ -67,6 +67,7 @@ struct OpCall {
   void* workspace;  // this member's
   const StepScalars& scalars;
   const UpdateCall* update = nullptr;  // only for matmul and sum_rows that make a gradient
+  Operand also{};  // the second value; data is nullptr where nobody reads it or there is none
 };
 
 using OpKernel = void (*)(const OpCall& call);

@@ -17,9 +17,11 @@ void remove_dead(Graph& graph, const std::vector<ValueId>& keep) {
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
     const bool writes_gradient =
         graph.value(node->out).home == Home::gradient || node->op == OpKind::python_grad;
-    if (!needed[static_cast<std::size_t>(node->out)] && !writes_gradient) continue;
+    const bool also = node->also != no_value && needed[static_cast<std::size_t>(node->also)];
+    if (!needed[static_cast<std::size_t>(node->out)] && !also && !writes_gradient) continue;
     for (ValueId id : node->in) needed[static_cast<std::size_t>(id)] = true;
     alive.push_back(*node);
+    if (!also) alive.back().also = no_value;
   }
   std::reverse(alive.begin(), alive.end());
   graph.nodes = std::move(alive);

@@ -36,15 +36,22 @@ ValueId Graph::apply(OpKind op, std::vector<ValueId> in, Attrs attrs, std::strin
             ": the graph has no value ", id);
   ValueInfo info = rule(op).infer(*this, in, attrs);
   info.dims.count();  // checks
+  ValueId also = no_value;
+  if (rule(op).infer_also) {
+    ValueInfo second = rule(op).infer_also(*this, in, attrs);
+    second.dims.count();
+    values.push_back({std::move(second), name + ": " + rule(op).also, Home::arena, -1});
+    also = static_cast<ValueId>(values.size()) - 1;
+  }
   values.push_back({std::move(info), std::move(name), Home::arena, -1});
   const ValueId out = static_cast<ValueId>(values.size()) - 1;
-  nodes.push_back({op, std::move(in), out, attrs});
+  nodes.push_back({op, std::move(in), out, std::move(attrs), also});
   return out;
 }
 
 int Graph::producer(ValueId id) const {
   for (std::size_t i = 0; i < nodes.size(); ++i)
-    if (nodes[i].out == id) return static_cast<int>(i);
+    if (nodes[i].out == id || (id != no_value && nodes[i].also == id)) return static_cast<int>(i);
   return -1;
 }
 

@@ -1,5 +1,6 @@
-// What a network does: ops in single-assignment form. A node reads values and makes one; nodes stand in the
-// order they run. Shapes never count the batch: a batched value has `rows` of them at run time.
+// What a network does: ops in single-assignment form. A node reads values and makes one, some also a second
+// that their adjoints read; nodes stand in the order they run. Shapes never count the batch: a batched value
+// has `rows` of them at run time.
 #pragma once
 #include <functional>
 #include <memory>
@@ -82,6 +83,7 @@ struct Node {
   std::vector<ValueId> in;
   ValueId out;
   Attrs attrs;
+  ValueId also = no_value;  // the second value, where the op has one and somebody reads it
 };
 
 struct ParameterRef {

@@ -40,6 +40,9 @@ struct OpRule {
   double (*cost)(const Graph& graph, const Node& node, Index rows);
   // The input whose memory the result may take over, -1 for none.
   int in_place = -1;
+  // The second value, Node::also, and what it is called; nullptr where there is none.
+  ValueInfo (*infer_also)(const Graph& graph, const std::vector<ValueId>& in, const Attrs& attrs) = nullptr;
+  const char* also = nullptr;
 };
 
 const OpRule& rule(OpKind op);

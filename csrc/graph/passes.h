@@ -17,9 +17,9 @@ void fuse_loss(Graph& graph, ValueId loss);
 ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input,
                       bool accumulate);
 
-// Removes nodes whose results nobody needs. Then joins an activation to the dense op before it, and an
-// activation's derivative to the product before it, where no other node reads what lies between. Values in
-// `keep` are needed and stay as they are.
+// Removes nodes whose results nobody needs, and second values that nobody reads. Then joins an activation to
+// the dense op before it, and an activation's derivative to the product before it, where no other node reads
+// what lies between. Values in `keep` are needed and stay as they are.
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
 
 // Lets weight matrices, and their gradients, lie in the backend's panels: only where every op that touches a

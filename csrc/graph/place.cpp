@@ -25,16 +25,12 @@ class Placer {
     const int end = static_cast<int>(graph_.nodes.size());
     for (int i = 0; i < end; ++i) {
       const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
+      if (node.also != no_value) give_block(node.also, new_block(node.also, i));
       if (graph_.value(node.out).home != Home::arena) continue;
       int block = taken_over(node, i);
       if (block < 0 && node.op == OpKind::reshape) continue;  // a view of memory outside the arena
-      if (block < 0) {
-        block = static_cast<int>(blocks_.size());
-        blocks_.push_back({bytes_of(node.out), i, i});
-      }
-      block_of_[static_cast<std::size_t>(node.out)] = block;
-      Block& b = blocks_[static_cast<std::size_t>(block)];
-      b.last = std::max(b.last, last_read_[static_cast<std::size_t>(node.out)]);
+      if (block < 0) block = new_block(node.out, i);
+      give_block(node.out, block);
     }
     return lay_out();
   }
@@ -42,6 +38,17 @@ class Placer {
  private:
   Index bytes_of(ValueId id) const {
     return round_up(checked_mul(graph_.count(id, capacity_), size_of(graph_.info(id).type)), alignment);
+  }
+
+  int new_block(ValueId id, int now) {
+    blocks_.push_back({bytes_of(id), now, now});
+    return static_cast<int>(blocks_.size()) - 1;
+  }
+
+  void give_block(ValueId id, int block) {
+    block_of_[static_cast<std::size_t>(id)] = block;
+    Block& b = blocks_[static_cast<std::size_t>(block)];
+    b.last = std::max(b.last, last_read_[static_cast<std::size_t>(id)]);
   }
 
   void find_last_reads() {

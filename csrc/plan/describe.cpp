@@ -74,6 +74,14 @@ std::string Program::describe(const std::string& title) const {
                   flops * 1e-6, home.c_str());
     text += line;
     total += flops;
+    if (node.also != no_value) {
+      const Value& also = graph_.value(node.also);
+      std::snprintf(line, sizeof line, "%4s  %-16s %-22s %-20s %-18s %10s  arena + %lld\n", "", "", "",
+                    also.name.c_str(), dims_of(graph_, node.also).c_str(), "",
+                    static_cast<long long>(placement_.offset[static_cast<std::size_t>(node.also)]));
+      text += line;
+      separate += round_up(graph_.count(node.also, capacity_) * size_of(also.info.type), alignment);
+    }
     if (out.home == Home::arena && offset >= 0)
       separate += round_up(graph_.count(node.out, capacity_) * size_of(out.info.type), alignment);
   }

@@ -27,12 +27,14 @@ struct Call {
   Call(const Program& program, const Execution& execution, const Node& node, Index rows) {
     for (ValueId id : node.in) in[count++] = program.operand(execution, id, rows);
     out = program.operand(execution, node.out, rows);
+    if (node.also != no_value) also = program.operand(execution, node.also, rows);
   }
   std::span<const Operand> inputs() const { return {in, count}; }
 
   Operand in[3];
   std::size_t count = 0;
   Operand out;
+  Operand also{};
 };
 
 // Row r by its share, or all by 1 / samples. A share of 0 makes zeros.
@@ -127,8 +129,11 @@ void Program::find_barriers() {
   barrier_after_.assign(graph_.nodes.size(), false);
   for (std::size_t i = 0; i < graph_.nodes.size(); ++i) {
     const Node& node = graph_.nodes[i];
-    const Region out = region_of(node.out);
-    bool conflict = overlap_any(read, out) || overlap_any(written, out);
+    std::vector<Region> made{region_of(node.out)};
+    if (node.also != no_value) made.push_back(region_of(node.also));
+    bool conflict = std::any_of(made.begin(), made.end(), [&](const Region& region) {
+      return overlap_any(read, region) || overlap_any(written, region);
+    });
     for (ValueId id : node.in) conflict |= overlap_any(written, region_of(id));
     if (conflict) {
       barrier_after_[i - 1] = true;
@@ -136,7 +141,7 @@ void Program::find_barriers() {
       written.clear();
     }
     for (ValueId id : node.in) read.push_back(region_of(id));
-    written.push_back(out);
+    written.insert(written.end(), made.begin(), made.end());
   }
 }
 
@@ -256,7 +261,7 @@ void Program::run_member(const Team& team, Execution& execution, int begin, int 
   for (int i = begin; i < end; ++i) {
     const Node& node = graph_.nodes[static_cast<std::size_t>(i)];
     const Call call(*this, execution, node, rows);
-    OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars};
+    OpCall op{team, node.attrs, call.inputs(), call.out, workspace, scalars, nullptr, call.also};
     std::optional<UpdateCall> rider;
     if (update && update->targets[static_cast<std::size_t>(i)].value)
       op.update = &rider.emplace(update->rule, update->args, update->targets[static_cast<std::size_t>(i)],
