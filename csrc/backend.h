@@ -19,8 +19,8 @@ struct Operand {
   Index rows, cols;
   Index inner;  // length of the last axis
   DType type;
-  bool panels = false;  // the transpose lies in the backend's panels (Backend::to_panels)
-  bool listed = false;  // data is a table of the addresses of its rows
+  bool panels = false;               // the transpose lies in the backend's panels (Backend::to_panels)
+  bool listed = false;               // data is a table of the addresses of its rows
   std::span<const Index> dims = {};  // of a sample, or of a parameter
 
   Index count() const { return rows * cols; }

@@ -65,6 +65,17 @@ ValueId python_op(PyGraph& self, ValueId x, const std::vector<Index>& dims, py::
   return g.apply(OpKind::python, {x}, attrs, name);
 }
 
+ValueId pool(PyGraph& self, OpKind op, ValueId x, const Window& window, bool count_padding,
+             const std::string& name) {
+  Graph& g = self.graph;
+  require(x >= 0 && static_cast<std::size_t>(x) < g.values.size(), ErrorKind::value,
+          "pool: the graph has no value ", x);
+  Attrs attrs;
+  attrs.window = window;
+  attrs.count_padding = count_padding;
+  return g.apply(op, {x}, attrs, name);
+}
+
 // Functions of (prediction, target), each with arrays of its own.
 void set_custom_loss(PyGraph& self, ValueId output, py::object value, py::object gradient) {
   Graph& g = self.graph;
@@ -172,6 +183,21 @@ void bind_graph(py::module_& m) {
             return self.graph.apply(OpKind::add, {a, b}, {}, name);
           },
           py::arg("a"), py::arg("b"), py::arg("name"))
+      .def(
+          "max_pool2d",
+          [](PyGraph& self, ValueId x, const Pair& kernel, const Pair& stride, const Padding& padding,
+             const std::string& name) {
+            return pool(self, OpKind::max_pool, x, window_of(kernel, stride, padding), true, name);
+          },
+          py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("name"))
+      .def(
+          "avg_pool2d",
+          [](PyGraph& self, ValueId x, const Pair& kernel, const Pair& stride, const Padding& padding,
+             bool count_padding, const std::string& name) {
+            return pool(self, OpKind::avg_pool, x, window_of(kernel, stride, padding), count_padding, name);
+          },
+          py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("count_padding"),
+          py::arg("name"))
       .def("python", &python_op, py::arg("x"), py::arg("dims"), py::arg("forward"), py::arg("backward"),
            py::arg("name"))
       .def("custom_loss", &set_custom_loss, py::arg("output"), py::arg("value"), py::arg("gradient"))

@@ -1,10 +1,12 @@
-// Convolutions on NumPy arrays.
+// Convolutions and pooling on NumPy arrays.
 #include "bindings/bindings.h"
 #include "bindings/matrices.h"
+#include "bindings/real_arrays.h"
 #include "bindings/windows.h"
 #include "core/names.h"
 #include "cpu/conv.h"
 #include "cpu/dispatch.h"
+#include "cpu/pool.h"
 
 namespace gemmule::bindings {
 namespace {
@@ -70,11 +72,6 @@ void for_real(DType type, const Body& body) {
     body(float{});
 }
 
-template <class T>
-const T* data(const py::array& x) {
-  return static_cast<const T*>(x.data());
-}
-
 void conv2d(const py::array& x, const py::array& weight, const std::optional<py::array>& bias, py::array out,
             const Pair& stride, const Padding& padding, const Pair& dilation, Index groups,
             const std::string& activation, double slope) {
@@ -131,6 +128,109 @@ void conv2d_weight_grad(const py::array& x, const py::array& dz, py::array dweig
   });
 }
 
+// Shapes of a pooling: images (N, H, W, C) and what their windows give. `images` may be x or dx, `windows` y
+// or dy; the errors call them so.
+struct Pooling {
+  Pooling(const char* op, const Window& window, void (*check)(const char*, const Window&, const Shape&),
+          const py::array& images_array, const char* images_name, const py::array& windows_array,
+          const char* windows_name)
+      : count(0) {
+    image = sample_of(images_array, (std::string(op) + ": " + images_name).c_str());
+    count = images_array.shape(0);
+    check(op, window, image);
+    const Shape out = slide(window, image, image[2]), expected{count, out[0], out[1], out[2]};
+    require(shape_of(windows_array) == expected, ErrorKind::shape, op, ": ", windows_name, " has shape ",
+            shape_of(windows_array), ", not ", expected, " for ", images_name, " ", shape_of(images_array));
+    work = static_cast<double>(images_array.size()) +
+           static_cast<double>(window.taps()) * static_cast<double>(windows_array.size());
+  }
+  cpu::PoolShape over(const Window& window, bool count_padding = true) const {
+    return cpu::pool_shape(window, image.dims(), count_padding);
+  }
+  Shape image;
+  Index count;
+  double work;
+};
+
+// `from` and `to` are contiguous and of one type, T.
+template <class Body>
+void for_contiguous(const char* op, const py::array& from, const char* from_name, const py::array& to,
+                    const char* to_name, const Body& body) {
+  const std::string read = std::string(op) + ": " + from_name, written = std::string(op) + ": " + to_name;
+  for_type(from, read.c_str(), [&]<class T>(T zero) {
+    const DType type = dtype_of(from, read.c_str());
+    require_array(from, type, read.c_str());
+    require_array(to, type, written.c_str(), true);
+    body(zero);
+  });
+}
+
+void max_pool2d(const py::array& x, py::array y, std::optional<py::array> places, const Pair& kernel,
+                const Pair& stride, const Padding& padding) {
+  constexpr const char* op = "max_pool2d";
+  const Window window = window_of(kernel, stride, padding);
+  for_contiguous(op, x, "x", y, "y", [&]<class T>(T) {
+    const Pooling pooling(op, window, check_max_pool, x, "x", y, "y");
+    if (places) {
+      require_array(*places, DType::u8, "max_pool2d: places", true);
+      require(shape_of(*places) == shape_of(y), ErrorKind::shape, op, ": places has shape ",
+              shape_of(*places), ", y ", shape_of(y));
+    }
+    const T* from = data<T>(x);
+    T* to = writable<T>(y);
+    std::uint8_t* numbers = places ? writable<std::uint8_t>(*places) : nullptr;
+    on_team(pooling.work, [&](const Team& team) {
+      cpu::max_pool(team, pooling.over(window), pooling.count, from, to, numbers);
+    });
+  });
+}
+
+void max_pool2d_backward(const py::array& dy, const py::array& places, py::array dx, const Pair& kernel,
+                         const Pair& stride, const Padding& padding) {
+  constexpr const char* op = "max_pool2d_backward";
+  const Window window = window_of(kernel, stride, padding);
+  for_contiguous(op, dy, "dy", dx, "dx", [&]<class T>(T) {
+    const Pooling pooling(op, window, check_max_pool, dx, "dx", dy, "dy");
+    require_array(places, DType::u8, "max_pool2d_backward: places");
+    require(shape_of(places) == shape_of(dy), ErrorKind::shape, op, ": places has shape ", shape_of(places),
+            ", dy ", shape_of(dy));
+    const T* from = data<T>(dy);
+    const std::uint8_t* numbers = data<std::uint8_t>(places);
+    T* to = writable<T>(dx);
+    on_team(pooling.work, [&](const Team& team) {
+      cpu::max_pool_grad(team, pooling.over(window), pooling.count, from, numbers, to);
+    });
+  });
+}
+
+void avg_pool2d(const py::array& x, py::array y, const Pair& kernel, const Pair& stride,
+                const Padding& padding, bool count_padding) {
+  constexpr const char* op = "avg_pool2d";
+  const Window window = window_of(kernel, stride, padding);
+  for_contiguous(op, x, "x", y, "y", [&]<class T>(T) {
+    const Pooling pooling(op, window, check_pool, x, "x", y, "y");
+    const T* from = data<T>(x);
+    T* to = writable<T>(y);
+    on_team(pooling.work, [&](const Team& team) {
+      cpu::avg_pool(team, pooling.over(window, count_padding), pooling.count, from, to);
+    });
+  });
+}
+
+void avg_pool2d_backward(const py::array& dy, py::array dx, const Pair& kernel, const Pair& stride,
+                         const Padding& padding, bool count_padding) {
+  constexpr const char* op = "avg_pool2d_backward";
+  const Window window = window_of(kernel, stride, padding);
+  for_contiguous(op, dy, "dy", dx, "dx", [&]<class T>(T) {
+    const Pooling pooling(op, window, check_pool, dx, "dx", dy, "dy");
+    const T* from = data<T>(dy);
+    T* to = writable<T>(dx);
+    on_team(pooling.work, [&](const Team& team) {
+      cpu::avg_pool_grad(team, pooling.over(window, count_padding), pooling.count, from, to);
+    });
+  });
+}
+
 }  // namespace
 
 void bind_images(py::module_& m) {
@@ -141,6 +241,14 @@ void bind_images(py::module_& m) {
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   m.def("conv2d_weight_grad", &conv2d_weight_grad, py::arg("x"), py::arg("dz"), py::arg("dweight"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+  m.def("max_pool2d", &max_pool2d, py::arg("x"), py::arg("y"), py::arg("places"), py::arg("kernel"),
+        py::arg("stride"), py::arg("padding"));
+  m.def("max_pool2d_backward", &max_pool2d_backward, py::arg("dy"), py::arg("places"), py::arg("dx"),
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"));
+  m.def("avg_pool2d", &avg_pool2d, py::arg("x"), py::arg("y"), py::arg("kernel"), py::arg("stride"),
+        py::arg("padding"), py::arg("count_padding"));
+  m.def("avg_pool2d_backward", &avg_pool2d_backward, py::arg("dy"), py::arg("dx"), py::arg("kernel"),
+        py::arg("stride"), py::arg("padding"), py::arg("count_padding"));
 }
 
 }  // namespace gemmule::bindings

@@ -1,5 +1,6 @@
 // Elementwise kernels, softmax and losses on NumPy arrays.
 #include "bindings/programs.h"
+#include "bindings/real_arrays.h"
 #include "core/activations.h"
 #include "core/losses.h"
 #include "core/names.h"
@@ -7,35 +8,6 @@
 
 namespace gemmule::bindings {
 namespace {
-
-// body(T{}) for the real type of `x`.
-template <class Body>
-void for_type(const py::array& x, const char* op, const Body& body) {
-  switch (dtype_of(x, op)) {
-    case DType::f32:
-      return body(float{});
-    case DType::f64:
-      return body(double{});
-    case DType::i64:
-    case DType::u8:
-      fail(ErrorKind::dtype, op, " is ", name_of(dtype_of(x, op)), ", not float32 or float64");
-  }
-}
-
-template <class T>
-const T* data(const py::array& x) {
-  return static_cast<const T*>(x.data());
-}
-template <class T>
-T* writable(py::array& x) {
-  return static_cast<T*>(x.mutable_data());
-}
-
-void require_like(const py::array& array, const py::array& x, const char* what, bool is_output = false) {
-  require_array(array, dtype_of(x, what), what, is_output);
-  require(shape_of(array) == shape_of(x), ErrorKind::shape, what, " has shape ", shape_of(array), ", not ",
-          shape_of(x));
-}
 
 // (rows, cols) with the last axis as cols.
 struct Matrix {
@@ -47,16 +19,14 @@ struct Matrix {
   Index rows, cols;
 };
 
+constexpr Index line = 16;          // floats on a cache line
+constexpr double elementwise = 10;  // operations an element, about
+
 // Runs body(part) over [0, count) on a team where `work` operations are worth one.
 template <class Body>
 void in_parallel(Index count, double work, Index grain, const Body& body) {
-  const py::gil_scoped_release release;
-  run_team(work < serial_below ? 1 : num_threads(),
-           [&](const Team& team) { body(team.share(count, grain)); });
+  on_team(work, [&](const Team& team) { body(team.share(count, grain)); });
 }
-
-constexpr Index line = 16;          // floats on a cache line
-constexpr double elementwise = 10;  // operations an element, about
 
 template <class Kernel>
 void unary(const char* what, const py::array& x, py::array& out, const Kernel& kernel) {

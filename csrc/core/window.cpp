@@ -22,6 +22,14 @@ void check_axis(const char* op, const char* name, const WindowAxis& axis, Index 
           " pixels, the padded image has ", padded);
 }
 
+void check_pool_axis(const char* op, const char* name, const WindowAxis& axis) {
+  require(axis.dilation == 1, ErrorKind::value, op, ": dilation ", name, " is ", axis.dilation,
+          ", pooling windows have none");
+  for (Index padding : {axis.before, axis.after})
+    require(padding < axis.kernel, ErrorKind::value, op, ": padding ", name, " is ", padding,
+            ", it is less than the kernel's ", axis.kernel);
+}
+
 }  // namespace
 
 void check_window(const char* op, const Window& window, const Shape& image) {
@@ -37,6 +45,18 @@ void check_filters(const char* op, Index channels, const Shape& weight, Index gr
           " filters");
   require(weight[3] == channels / groups, ErrorKind::shape, op, ": x has ", channels, " channels, weight ",
           weight, " with ", groups, groups == 1 ? " group" : " groups", " takes ", weight[3] * groups);
+}
+
+void check_pool(const char* op, const Window& window, const Shape& image) {
+  check_window(op, window, image);
+  check_pool_axis(op, "height", window.y);
+  check_pool_axis(op, "width", window.x);
+}
+
+void check_max_pool(const char* op, const Window& window, const Shape& image) {
+  check_pool(op, window, image);
+  require(window.taps() <= 255, ErrorKind::value, op, ": kernel (", window.y.kernel, ", ", window.x.kernel,
+          ") has ", window.taps(), " taps, it has at most 255");
 }
 
 Shape slide(const Window& window, const Shape& image, Index channels) {

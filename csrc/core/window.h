@@ -28,6 +28,11 @@ void check_window(const char* op, const Window& window, const Shape& image);
 
 // Filters (K, kh, kw, C / groups) for so many channels: errors of kind shape, or value for the groups.
 void check_filters(const char* op, Index channels, const Shape& weight, Index groups);
+// What check_window does, for pooling, whose windows have adjacent taps and hold at least one pixel each:
+// padding is narrower than the kernel.
+void check_pool(const char* op, const Window& window, const Shape& image);
+// And few enough taps that a byte numbers them.
+void check_max_pool(const char* op, const Window& window, const Shape& image);
 
 // (H, W, C) -> (outputs, outputs, channels).
 Shape slide(const Window& window, const Shape& image, Index channels);

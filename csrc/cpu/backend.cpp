@@ -7,6 +7,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
+#include "cpu/pool.h"
 #include "cpu/update.h"
 
 namespace gemmule::cpu {
@@ -265,6 +266,34 @@ void loss_grad(const OpCall& call) {
                                  call.out.as<T>() + rows.begin * pred.cols);
 }
 
+PoolShape pool_over(const Operand& images, const Attrs& attrs) {
+  return pool_shape(attrs.window, images.dims, attrs.count_padding);
+}
+
+template <class T>
+void max_pool(const OpCall& call) {
+  cpu::max_pool(call.team, pool_over(call.in[0], call.attrs), call.in[0].rows, call.in[0].as<const T>(),
+                call.out.as<T>(), call.also.as<std::uint8_t>());
+}
+
+template <class T>
+void max_pool_grad(const OpCall& call) {
+  cpu::max_pool_grad(call.team, pool_over(call.out, call.attrs), call.out.rows, call.in[0].as<const T>(),
+                     call.in[1].as<const std::uint8_t>(), call.out.as<T>());
+}
+
+template <class T>
+void avg_pool(const OpCall& call) {
+  cpu::avg_pool(call.team, pool_over(call.in[0], call.attrs), call.in[0].rows, call.in[0].as<const T>(),
+                call.out.as<T>());
+}
+
+template <class T>
+void avg_pool_grad(const OpCall& call) {
+  cpu::avg_pool_grad(call.team, pool_over(call.out, call.attrs), call.out.rows, call.in[0].as<const T>(),
+                     call.out.as<T>());
+}
+
 void nothing(const OpCall&) {}  // a reshape is its input under another name
 
 template <class T>
@@ -294,6 +323,14 @@ OpKernel kernel_of(OpKind op) {
       return dropout<T>;
     case OpKind::add:
       return add<T>;
+    case OpKind::max_pool:
+      return max_pool<T>;
+    case OpKind::max_pool_grad:
+      return max_pool_grad<T>;
+    case OpKind::avg_pool:
+      return avg_pool<T>;
+    case OpKind::avg_pool_grad:
+      return avg_pool_grad<T>;
     case OpKind::loss:
       return loss<T>;
     case OpKind::loss_grad:

@@ -244,12 +244,42 @@ struct ElementKernels {
   void (*scale_bytes)(Index count, const std::uint8_t* src, T scale, T* dst);
 };
 
+// Windows along one axis of an image: that of output o covers the places o stride - before + t, t < kernel,
+// of which at least one lies in [0, size).
+struct PoolAxis {
+  Index size, outputs, kernel, stride, before;
+};
+
+// Pooling of an image (y.size, x.size, channels) to (y.outputs, x.outputs, channels), both contiguous.
+struct PoolShape {
+  PoolAxis y, x;
+  Index channels;
+  bool count_padding;  // in what an average is divided by
+};
+
+// One row at a time, of one image: that of `row` of the outputs is made from the image, or that of `row` of
+// the image's gradient from the outputs'. Nothing but that row is written, and all of it. Sums are taken in
+// the order of rows, then columns, whatever the row; no accumulator takes more than 384 terms.
+template <class T>
+struct PoolKernels {
+  // y = the largest element of each window, places = its t_y x.kernel + t_x, the first of equals; kernels of
+  // at most 255 taps. NaN is larger than all, and the last of several is kept. places may be nullptr.
+  void (*max)(const PoolShape& shape, Index row, const T* image, T* y, std::uint8_t* places);
+  // dx = the sum of dy over the windows that have it in that place.
+  void (*max_grad)(const PoolShape& shape, Index row, const T* dy, const std::uint8_t* places, T* dx);
+  // y = the mean of each window: its sum, one rounding per term, divided.
+  void (*avg)(const PoolShape& shape, Index row, const T* image, T* y);
+  // dx = the sum of dy / divisor over the windows that hold it.
+  void (*avg_grad)(const PoolShape& shape, Index row, const T* dy, T* dx);
+};
+
 template <class T>
 struct Kernels {
   GemmKernels<T> gemm;
   SkinnyKernels<T> skinny;
   ElementKernels<T> element;
   DepthwiseKernels<T> depthwise;
+  PoolKernels<T> pool;
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.
   double (*fma_chains)(Index iterations);

@@ -28,6 +28,10 @@ enum class OpKind : std::uint8_t {
   dropout,
   reshape,
   add,
+  max_pool,
+  max_pool_grad,
+  avg_pool,
+  avg_pool_grad,
   python,
   python_grad,
   loss,
@@ -53,7 +57,8 @@ struct Attrs {
   std::vector<Index> dims;  // of a reshape's result, or of the image that an adjoint of a window makes
   Window window;
   Index groups = 1;
-  bool accumulate = false;  // add to what `out` holds, unless a step begins: StepScalars::first
+  bool count_padding = true;  // whether an average is taken over a window's padding too
+  bool accumulate = false;    // add to what `out` holds, unless a step begins: StepScalars::first
 };
 
 struct ValueInfo {

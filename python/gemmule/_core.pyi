@@ -89,6 +89,20 @@ class Graph:
         """`layer` numbers the draws; only training programs contain this op."""
     def reshape(self, x: int, dims: Sequence[int], name: str) -> int: ...
     def add(self, a: int, b: int, name: str) -> int: ...
+    def max_pool2d(
+        self, x: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], name: str
+    ) -> int:
+        """Kernel and stride are (height, width), padding, less than the kernel, (top, bottom, left, right)."""
+    def avg_pool2d(
+        self,
+        x: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        count_padding: bool,
+        name: str,
+    ) -> int:
+        """`count_padding`: divide by the kernel's size, or else by the window's elements inside the image."""
     def python(
         self,
         x: int,
@@ -319,3 +333,39 @@ def exp(x: Array, out: Array) -> None:
     """The exponential the kernels use; for tests of its accuracy."""
 
 def erf(x: Array, out: Array) -> None: ...
+
+# Pooling of images (N, H, W, C) of a real dtype; windows as in Graph. All arrays are C-contiguous.
+def max_pool2d(
+    x: Array,
+    y: Array,
+    places: Array | None,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> None:
+    """places, uint8 like y: each window's largest element is its tap r kernel_width + s; the first of equals."""
+
+def max_pool2d_backward(
+    dy: Array,
+    places: Array,
+    dx: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> None: ...
+def avg_pool2d(
+    x: Array,
+    y: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_padding: bool,
+) -> None: ...
+def avg_pool2d_backward(
+    dy: Array,
+    dx: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_padding: bool,
+) -> None: ...

@@ -124,13 +124,6 @@ static void dropout(const DropoutArgs& args, Index first_row, Index rows, Index 
   }
 }
 
-// As many bytes, and 32-bit integers, as a vector of T has lanes.
-template <class T>
-struct Narrow {
-  typedef std::uint8_t bytes __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T))));
-  typedef std::int32_t words __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T) * 4)));
-};
-
 // By way of 32-bit integers: the conversion from those is one instruction everywhere.
 template <class T>
 GM_INLINE Vec<T> widen_bytes(const std::uint8_t* p) {

@@ -41,6 +41,13 @@ using Mask = typename VecOf<T>::mask;
 template <class T>
 using Bits = typename VecOf<T>::bits;
 
+// As many bytes, and 32-bit integers, as a vector of T has lanes.
+template <class T>
+struct Narrow {
+  typedef std::uint8_t bytes __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T))));
+  typedef std::int32_t words __attribute__((vector_size(GEMMULE_VECTOR_BYTES / sizeof(T) * 4)));
+};
+
 template <class T>
 inline constexpr int lanes = GEMMULE_VECTOR_BYTES / int(sizeof(T));
 

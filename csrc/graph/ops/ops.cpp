@@ -30,6 +30,14 @@ const OpRule& rule(OpKind op) {
       return ops::reshape;
     case OpKind::add:
       return ops::add;
+    case OpKind::max_pool:
+      return ops::max_pool;
+    case OpKind::max_pool_grad:
+      return ops::max_pool_grad;
+    case OpKind::avg_pool:
+      return ops::avg_pool;
+    case OpKind::avg_pool_grad:
+      return ops::avg_pool_grad;
     case OpKind::python:
       return ops::python;
     case OpKind::python_grad:

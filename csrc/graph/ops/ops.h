@@ -9,6 +9,7 @@ extern const OpRule conv2d, conv2d_data, conv2d_weights;
 extern const OpRule activation, activation_grad;
 extern const OpRule softmax, softmax_grad;
 extern const OpRule dropout, reshape, add;
+extern const OpRule max_pool, max_pool_grad, avg_pool, avg_pool_grad;
 extern const OpRule python, python_grad;
 extern const OpRule loss, loss_grad;
 extern const OpRule python_loss, python_loss_grad;
