@@ -17,13 +17,24 @@ from .callbacks import Callback
 from .config import num_threads, set_num_threads, set_verbose, show_config
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
 from .history import History
-from .layers import Activation, Dense, Dropout, Flatten, Layer
+from .layers import (
+    Activation,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+)
 from .network import Network
 from .optim import LBFGS, SGD, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
 from .parameters import Parameter
 
 if TYPE_CHECKING:
-    from . import cli, datasets, io, metrics, plot, tables
+    from . import cli, datasets, io, metrics, models, plot, tables
     from ._batching import batches
     from .io import load
 
@@ -36,7 +47,10 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AvgPool2d",
     "Callback",
+    "Conv1d",
+    "Conv2d",
     "DTypeError",
     "Dense",
     "DeviceError",
@@ -44,9 +58,11 @@ __all__ = [
     "Dropout",
     "FileError",
     "Flatten",
+    "GlobalAvgPool2d",
     "History",
     "Layer",
     "Lion",
+    "MaxPool2d",
     "Muon",
     "Network",
     "Parameter",
@@ -61,6 +77,7 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "models",
     "num_threads",
     "numerics",
     "ops",
@@ -75,7 +92,7 @@ __all__ = [
 ]
 
 # Imported when first asked for: `import gemmule` stays short.
-_LAZY = frozenset({"cli", "datasets", "io", "metrics", "plot", "tables"})
+_LAZY = frozenset({"cli", "datasets", "io", "metrics", "models", "plot", "tables"})
 
 
 def __getattr__(name: str) -> Any:

@@ -321,7 +321,7 @@ def _checks(network: "Network", X: Any, loss: Loss, where: str) -> Checks:
     if single:
         raise ShapeError(f"{where}X has shape {x.shape[1:]}, one sample; a batch (N, ...) is due")
     kind = loss.kind(network.output_activation())
-    return Checks(x, network.built_input_shape, network.output_dims, kind, network.dtype)
+    return Checks(network, x, kind)
 
 
 def _noted(call: Callable[..., Made], argument: Any, where: str, *more: Any) -> Made:

@@ -82,6 +82,31 @@ class Graph:
     def dense(self, x: int, weight: int, bias: int | None, name: str, precision: str = "full") -> int:
         """x (n_in,), weight (n_out, n_in), bias (n_out,): z = x W^T + b. precision: "full" or, in float32,
         "bf16", what operands are rounded to, here and in the gradients."""
+    def conv2d(
+        self,
+        x: int,
+        weight: int,
+        bias: int | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        name: str,
+    ) -> int:
+        """x (H, W, n_in), weight (n_out, kh, kw, n_in / groups), bias (n_out,) -> (H', W', n_out). stride,
+        dilation: (height, width); padding: (top, bottom, left, right)."""
+    def max_pool2d(
+        self, x: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], name: str
+    ) -> int: ...
+    def avg_pool2d(
+        self,
+        x: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        count_padding: bool,
+        name: str,
+    ) -> int: ...
     def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
     def softmax(self, x: int, name: str) -> int:
         """Over the last axis."""
@@ -320,6 +345,72 @@ def softmax_grad(dh: Array, h: Array, out: Array) -> None: ...
 def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) -> None: ...
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
+
+# Images (N, H, W, C), filters (n_out, kh, kw, n_in / groups), all of one real type.
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    slope: float,
+) -> None: ...
+def conv2d_input_grad(
+    dz: Array,
+    weight: Array,
+    dx: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None: ...
+def conv2d_weight_grad(
+    x: Array,
+    dz: Array,
+    dweight: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None: ...
+def max_pool2d(
+    x: Array,
+    y: Array,
+    places: NDArray[np.uint8] | None,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> None:
+    """places: like y, where in its window each maximum was found."""
+
+def max_pool2d_backward(
+    dy: Array,
+    places: NDArray[np.uint8],
+    dx: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> None: ...
+def avg_pool2d(
+    x: Array,
+    y: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_padding: bool,
+) -> None: ...
+def avg_pool2d_backward(
+    dy: Array,
+    dx: Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_padding: bool,
+) -> None: ...
 
 # parameter: delta of huber, label smoothing of cross_entropy, eps of poisson_rates.
 def loss(kind: str, parameter: float, pred: Array, target: Array) -> float:

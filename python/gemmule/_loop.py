@@ -246,7 +246,7 @@ def scores(
         row = evaluator.run(data.x, data.y, **given(data.weights))
     weight = None if data.weights is None else data.weights.metrics
     kind = loss.kind(network.output_activation())
-    return by_name(row, metrics, lambda: (data.y, inference.predict(network, data.x)), kind, weight)
+    return by_name(row, metrics, lambda: (data.y, inference.outputs(network, data.x)), kind, weight)
 
 
 class Scored(NamedTuple):

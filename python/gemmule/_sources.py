@@ -7,13 +7,17 @@ import contextlib
 import inspect
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ._layout import batch_entering, batch_to_last, outside
 from ._targets import target_array
-from .arrays import Array, Shape, any_array, as_array, is_table, real_array, shown
+from .arrays import Array, any_array, as_array, is_table, real_array, shown
 from .errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from .network import Network
 
 BLOCK = 32 << 20  # bytes of X read at a time: long reads, and two such blocks are little memory
 PIECES = 16  # a block is made of as many stretches from different places
@@ -46,11 +50,13 @@ def is_mapped(value: Any) -> bool:
     return isinstance(value, mmap.mmap)
 
 
-def must_stream(value: Any, dtype: str) -> bool:
+def must_stream(value: Any, dtype: str, layout: str) -> bool:
     """Whether to take it whole would copy what may be larger than memory."""
     if not is_mapped(value):
         return is_store(value)
-    in_place = value.dtype in (np.dtype(dtype), np.uint8) and value.flags.c_contiguous and value.flags.aligned
+    array = np.asarray(value)
+    array = batch_to_last(array) if layout == "channels_first" else array
+    in_place = array.dtype in (np.dtype(dtype), np.uint8) and array.flags.c_contiguous and array.flags.aligned
     return not in_place and value.size * np.dtype(dtype).itemsize > BLOCK
 
 
@@ -111,25 +117,29 @@ class Checks:
     """Turns pieces of X and y into what the kernels take; built from the first of them, which says whether X
     is of bytes."""
 
-    def __init__(self, x: Array, input_shape: Shape, output_dims: Shape, kind: str, dtype: str) -> None:
+    def __init__(self, network: "Network", x: Array, kind: str) -> None:
         self.bytes = x.dtype == np.uint8
-        self.dtype = "uint8" if self.bytes else dtype
-        self.input_shape = input_shape
-        self._output_dims, self._kind, self._real = output_dims, kind, dtype
+        self.dtype = "uint8" if self.bytes else network.dtype
+        self.input_shape = network.built_input_shape  # channels-last, as what `inputs` returns
+        self._network, self._kind = network, kind
 
     def inputs(self, X: Any, where: str) -> Array:
         """ShapeError and DTypeError where X is not as the first was."""
         x = any_array(X, f"{where}X")
-        if x.shape[1:] != self.input_shape or x.ndim == 0:
-            raise ShapeError(f"{where}X has shape {x.shape}; the network takes {shown(self.input_shape)}")
+        due = outside(self._network, self.input_shape)
+        if x.shape[1:] != due or x.ndim == 0:
+            raise ShapeError(f"{where}X has shape {x.shape}; the network takes {shown(due)}")
         if (x.dtype == np.uint8) != self.bytes:
             first = "uint8" if self.bytes else "not uint8"
             raise DTypeError(f"{where}X is {x.dtype}; the first samples were {first}")
-        return x if self.bytes else real_array(x, self._real, f"{where}X")
+        x = batch_entering(self._network, x, f"{where}X")
+        return x if self.bytes else real_array(x, self._network.dtype, f"{where}X")
 
     def targets(self, y: Any, rows: int, where: str) -> Array:
         """int64 labels or real targets of `rows` samples."""
-        return target_array(self._kind, y, (rows, *self._output_dims), self._real, f"{where}y")
+        what, shape = f"{where}y", (rows, *self._network.output_dims)
+        y = batch_entering(self._network, y, what)
+        return target_array(self._kind, y, shape, self._network.dtype, what)
 
 
 def pair_of(batch: Any, where: str) -> tuple[Any, Any]:

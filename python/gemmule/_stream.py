@@ -48,7 +48,7 @@ def source_of(
         if _sources.is_store(X) or isinstance(X, np.ndarray):
             raise TypeError(f"{which}y is missing")
         source = BatchSource(network, X, loss, steps_per_epoch, accumulate, which)
-    elif by_blocks or _sources.must_stream(X, network.dtype):
+    elif by_blocks or _sources.must_stream(X, network.dtype, network.layout):
         source = StoreSource(network, X, y, loss, batch_size, accumulate, which)
     else:
         return None
@@ -275,7 +275,7 @@ def scores(network: "Network", loss: Loss, metrics: Sequence[Metric], source: So
                 y = block.y[part]
                 parts.append(Scored.of(evaluator.run(x, y), len(x)))
                 if not all(compiled):
-                    found.append((y.copy(), inference.predict(network, x)))
+                    found.append((y.copy(), inference.outputs(network, x)))
             reader.release(block)
 
     def outputs() -> tuple[Array, Array]:

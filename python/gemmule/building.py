@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import initializers
+from . import _layout, initializers
 from .arrays import Array, Shape, real_array, shown
 from .errors import DTypeError, ShapeError
 from .layers.base import Layer, Revision
@@ -82,9 +82,10 @@ def order_generator(network: "Network", draw: int) -> "Callable[[int], np.random
 
 def require_built(network: "Network") -> Shape:
     """The input shape; RuntimeError where the network has no memory yet."""
-    if network._stage != "built" or network.input_shape is None:
+    shape = network._built_shape
+    if network._stage != "built" or shape is None:
         raise RuntimeError("the network is not built yet: give input_shape=, the first layer's n_in, or data")
-    return network.input_shape
+    return shape
 
 
 def build(network: "Network", input_shape: Shape) -> None:
@@ -155,7 +156,7 @@ def _initial_values(network: "Network", segments: list[tuple[str, Segment]]) -> 
 def shape_conflict(network: "Network", input_shape: Shape) -> ShapeError:
     """The error for a built network that gets another input shape."""
     return ShapeError(
-        f"network: x has shape {shown(input_shape)}, it takes {shown(network.input_shape or ())}"
+        f"network: x has shape {shown(input_shape)}, it takes {shown(network._inner_shape or ())}"
     )
 
 
@@ -170,7 +171,13 @@ def sliced(network: "Network", index: slice) -> "Network":
         shape = network.built_input_shape
         for layer in network.layers[: index.indices(len(network))[0]]:
             shape = layer.output_shape(shape)
-    return Network(layers, input_shape=shape, dtype=network.dtype, rng=PhiloxKey(network._key))
+    return Network(
+        layers,
+        input_shape=None if shape is None else _layout.outside(network, shape),
+        dtype=network.dtype,
+        rng=PhiloxKey(network._key),
+        layout=network.layout,
+    )
 
 
 def load_state(parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], strict: bool) -> None:

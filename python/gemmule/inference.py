@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _bytes, _core, _sources, building, ops
-from .arrays import Array, Shape, as_array, is_table, real_array, shown
+from . import _bytes, _core, _layout, _sources, building, ops
+from .arrays import Array, Shape, any_array, as_array, is_table, real_array, shown
 from .errors import ShapeError
 from .programs import CHUNK
 
@@ -21,8 +21,9 @@ class LastForward(NamedTuple):
     """What a backward by hand belongs to."""
 
     tape: _core.Tape
-    input_shape: Shape  # with the batch
+    input_shape: Shape  # with the batch, channels-last
     output_shape: Shape  # as returned, without the batch for one sample
+    single: bool  # whether it was one
 
 
 def bytes_or_reals(network: "Network", X: ArrayLike, what: str) -> Array:
@@ -37,19 +38,19 @@ def batch_of(
 ) -> tuple[Array, bool]:
     """(batch, whether X was one sample); builds the network where this is its first data.
 
-    The batch is of the network's type, bytes scaled, unless `keep_bytes`.
+    The batch is of the network's type, bytes scaled, unless `keep_bytes`, and channels-last.
 
     ShapeError where X does not fit or is empty."""
     if is_table(X):
         from . import tables
 
         X = tables.inputs_of(network, X, what)
-    x = bytes_or_reals(network, X, what)
+    x = bytes_or_reals(network, _layout.entering(network, X, what), what)
     if not keep_bytes and _bytes.is_bytes(x):
         x = _bytes.to_reals(x, _bytes.scale_of(network), network._dtype)
     shape = network._built_shape
     if shape is None or network._stage != "built":
-        shape = network.input_shape
+        shape = network._inner_shape
         if x.ndim == 0:
             raise ShapeError(f"{what} is a single number; expected a batch (N, ...)")
         shape = shape or (x.shape[1:] if x.ndim > 1 else x.shape)
@@ -70,13 +71,19 @@ def batch_of(
 
 def predict(network: "Network", X: ArrayLike) -> Array:
     """See `Network.predict`."""
-    if _sources.must_stream(X, network._dtype):
+    if _sources.must_stream(X, network._dtype, network._layout):
         return _by_blocks(network, X)
     return _predict(network, X)
 
 
 def _predict(network: "Network", X: ArrayLike) -> Array:
     x, single = batch_of(network, X, keep_bytes=True)
+    out = _layout.leaving(network, outputs(network, x))
+    return out[0] if single else out
+
+
+def outputs(network: "Network", x: Array) -> Array:
+    """Those of a batch as `batch_of` gives it, channels-last."""
     out = np.empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
     if x.dtype == np.uint8:
@@ -84,7 +91,7 @@ def _predict(network: "Network", X: ArrayLike) -> Array:
             predictor.run(piece, out[part])
     else:
         predictor.run(x, out)
-    return out[0] if single else out
+    return out
 
 
 def _by_blocks(network: "Network", X: Any) -> Array:
@@ -102,7 +109,7 @@ def predict_proba(network: "Network", X: ArrayLike) -> Array:
     output = network.output_activation()
     kind = None if network.loss is None else network.loss.kind(output)
     if kind in ("cross_entropy", "kl_divergence"):
-        return ops.softmax(predict(network, X))
+        return _softmax(network, predict(network, X))
     if kind == "bce_with_logits":
         return ops.activation(predict(network, X), "sigmoid")
     probabilities = ("bce", "cross_entropy_probabilities", "kl_divergence_probabilities")
@@ -116,6 +123,14 @@ def predict_proba(network: "Network", X: ArrayLike) -> Array:
     raise ValueError(f"predict_proba: a network trained with {kind} does not give probabilities")
 
 
+def _softmax(network: "Network", output: Array) -> Array:
+    """Over the channels of a batch's or one sample's output."""
+    if network._layout == "channels_last":
+        return ops.softmax(output)
+    axis = output.ndim - len(network.output_dims)
+    return np.moveaxis(ops.softmax(np.moveaxis(output, axis, -1)), -1, axis)
+
+
 def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
     """See `Network.forward`."""
     x, single = batch_of(network, X)
@@ -126,8 +141,9 @@ def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
         tape.forward(x, out, network._key, network._step)
         if training:
             network._step += 1
-        result: Array = out[0] if single else out
-        network._last = LastForward(tape, np.shape(x)[1:] if single else x.shape, result.shape)
+        result = _layout.leaving(network, out)
+        result = result[0] if single else result
+        network._last = LastForward(tape, x.shape, result.shape, single)
     return result
 
 
@@ -137,13 +153,14 @@ def backward(network: "Network", dy: ArrayLike) -> Array:
         last = network._last
         if last is None:
             raise RuntimeError("backward: there is no forward to go back through; call net.forward(X) first")
-        dout = real_array(dy, network.dtype, "dy")
+        dout = any_array(dy, "dy")
         if dout.shape != last.output_shape:
             raise ShapeError(f"backward: dy has shape {dout.shape}, forward returned {last.output_shape}")
-        dx = np.empty(last.input_shape, dout.dtype)
-        single = len(last.input_shape) == len(network.built_input_shape)
-        last.tape.backward(dout[None] if single else dout, dx[None] if single else dx)
-    return dx
+        dout = _layout.batch_entering(network, dout[None] if last.single else dout, "dy")
+        dx = np.empty(last.input_shape, network.dtype)
+        last.tape.backward(real_array(dout, network.dtype, "dy"), dx)
+    dx = _layout.leaving(network, dx)
+    return dx[0] if last.single else dx
 
 
 @contextmanager
@@ -165,4 +182,5 @@ def trace(network: "Network", X: ArrayLike) -> dict[str, Array]:
     tracer = network._programs.tracer(network)
     wanted = sorted(set(tracer.values.values()))
     arrays = dict(zip(wanted, _core.trace(tracer.graph, wanted, x), strict=True))
+    arrays = {value: _layout.leaving(network, array) for value, array in arrays.items()}
     return {name: arrays[value][0] if single else arrays[value] for name, value in tracer.values.items()}

@@ -37,14 +37,18 @@ def resolve(init: "str | ArrayLike") -> Initializer:
 
 
 def draw(init: Initializer, shape: Shape, rng: "Generator", what: str) -> Array:
-    """Initial values (*shape,) in float64. A matrix is (fan_out, fan_in); a vector has both fans its length.
+    """Initial values (*shape,) in float64. A matrix is (fan_out, fan_in), filters (n_out, k_h, k_w, n_in /
+    groups) have fan_in = k_h k_w n_in / groups and fan_out = k_h k_w n_out, PyTorch's rule; a vector has both
+    fans its length.
 
     ShapeError where an array given has another shape, ValueError for an orthogonal vector."""
     if not isinstance(init, str):
         if init.shape != shape:
             raise ShapeError(f"{what} has shape {shape}; the init array has {init.shape}")
         return init
-    fan_out, fan_in = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape),) * 2
+    fan_in = fan_out = math.prod(shape)
+    if len(shape) > 1:
+        fan_in, fan_out = math.prod(shape[1:]), shape[0] * math.prod(shape[1:-1])
     match init:
         case "he":
             return rng.normal(0.0, math.sqrt(2 / fan_in), shape)

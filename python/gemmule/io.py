@@ -1,11 +1,12 @@
 """Model files: safetensors, with the architecture as JSON in the metadata.
 
     gemmule         format version, "1"
-    network         {dtype, input_shape, key, step, loss, layers}
+    network         {dtype, input_shape, key, step, loss, layers, trainable, layout}
     preprocessing   `Network.preprocessing`
 
-A layer is {type, config, name, trainable}; one that occurs again is {"again": n}, the n-th described. Nothing
-in a file is executed: classes and functions of the user's own are looked up by name in `load(custom=...)`.
+input_shape is channels-last, whatever the layout. A layer is {type, config, name, trainable}; one that occurs
+again is {"again": n}, the n-th described. Nothing in a file is executed: classes and functions of the user's
+own are looked up by name in `load(custom=...)`.
 """
 
 import json
@@ -20,7 +21,18 @@ from .activations import DEFAULT_SLOPES, Builtin, Custom
 from .activations import resolve as resolve_activation
 from .arrays import Array, Shape, any_array
 from .errors import FileError
-from .layers import Activation, Dense, Dropout, Flatten, Layer
+from .layers import (
+    Activation,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+)
 from .layers.base import checked_shape
 from .network import Network
 
@@ -28,7 +40,8 @@ FORMAT_VERSION = 1
 TRAINING_PREFIX = "training/"  # of the tensors that a checkpoint holds beside the model's
 _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
-_LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Activation, Dropout, Flatten)}
+_BUILT_IN = (Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Activation, Dropout, Flatten)
+_LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
 
 CustomObjects = Mapping[str, Callable[..., Any]]
 Path = str | os.PathLike[str]
@@ -51,6 +64,7 @@ def contents(network: Network) -> tuple[dict[str, Array], dict[str, str]]:
         "loss": None if network.loss is None else writer.loss(network.loss),
         "layers": writer.layers(network),
         "trainable": network.trainable,
+        "layout": network.layout,
     }
     metadata = {
         "gemmule": str(FORMAT_VERSION),
@@ -142,7 +156,8 @@ class _Writer:
             "trainable": layer.trainable,
         }
         if isinstance(layer, Network):
-            return entry | {"type": "Network", "layers": self.layers(layer)}
+            layout = {} if layer.layout == "channels_last" else {"layout": layer.layout}
+            return entry | {"type": "Network", "layers": self.layers(layer)} | layout
         if _LAYERS.get(type(layer).__name__) is not type(layer):
             entry |= {"type": self._named(type(layer), "class"), "custom": True}
         return entry | {"config": {key: self._value(value) for key, value in layer.config().items()}}
@@ -210,7 +225,7 @@ class _Reader:
         self._add(1)
         if entry["type"] == "Network":
             inner = self.layers(entry["layers"], dtype, depth + 1)
-            layer: Layer = _undeclared(inner, dtype, name=entry["name"])
+            layer: Layer = _undeclared(inner, dtype, name=entry["name"], layout=_layout_in(entry))
         else:
             layer = self._described(entry)
             layer.name = entry["name"]
@@ -253,7 +268,8 @@ def _network(described: dict[str, Any], reader: _Reader) -> Network:
     """The network without memory."""
     layers = reader.layers(described["layers"], described["dtype"], 0)
     key, step = (_index(described[name], 2**64) for name in ("key", "step"))
-    network = _undeclared(layers, described["dtype"], rng=building.PhiloxKey(key))
+    layout = _layout_in(described)
+    network = _undeclared(layers, described["dtype"], rng=building.PhiloxKey(key), layout=layout)
     network.trainable = bool(described["trainable"])
     network._step = step
     if described["loss"] is not None:
@@ -261,10 +277,17 @@ def _network(described: dict[str, Any], reader: _Reader) -> Network:
     return network
 
 
-def _undeclared(layers: list[Layer], dtype: str, *, rng: Any = None, name: str | None = None) -> Network:
+def _layout_in(described: dict[str, Any]) -> Any:
+    """Files from before there were images do not say, nor do networks in networks where it is the usual."""
+    return described.get("layout", "channels_last")
+
+
+def _undeclared(
+    layers: list[Layer], dtype: str, *, rng: Any = None, name: str | None = None, layout: Any
+) -> Network:
     """A network that does not build itself: sizes in a file are claims until its tensors bear them out."""
     network = Network.__new__(Network)
-    network._describe(layers, None, dtype, rng, name)
+    network._describe(layers, None, dtype, rng, name, layout)
     return network
 
 

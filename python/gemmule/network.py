@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import building, inference, losses
+from . import _layout, building, inference, losses
 from .activations import ActivationLike
 from .arrays import Array, Shape, float_dtype
 from .callbacks import Callback
@@ -41,6 +41,11 @@ class Network(Layer):
     dtype: "float32" or "float64", for parameters and arithmetic.
     rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout and
         validation split.
+    layout: "channels_first" for images (N, C, H, W) and sequences (N, C, L), as other frameworks have them;
+        `input_shape` is then (C, H, W), and so are all arrays that come and go, in `trace` too, and targets
+        that are images. They are turned once on the way in and out. Layers, `output_shape`, `plan` and
+        functions of your own still see channels last: `Flatten` goes over (H, W, C), channels fastest. Inside
+        another network the outer one's layout counts.
 
     `preprocessing` is a dict kept by `save`: how inputs were prepared, what the classes are called. Whatever
     JSON holds may be in it. gemmule applies "table" and "classes" alone, to tables: see `gemmule.tables`.
@@ -56,19 +61,28 @@ class Network(Layer):
         dtype: Any = "float32",
         rng: RngLike = None,
         name: str | None = None,
+        layout: str = "channels_last",
     ) -> None:
-        self._describe(layers, input_shape, dtype, rng, name)
+        self._describe(layers, input_shape, dtype, rng, name, layout)
         known = self._known_input_shape()
         if known is not None:
             building.build(self, known)
 
     def _describe(
-        self, layers: Iterable[Layer], input_shape: Any, dtype: Any, rng: RngLike, name: str | None
+        self,
+        layers: Iterable[Layer],
+        input_shape: Any,
+        dtype: Any,
+        rng: RngLike,
+        name: str | None,
+        layout: Any,
     ) -> None:
         """All of `__init__` but the memory."""
         self._layers = building.checked_layers(layers)
         self._keys = building.layer_keys(self._layers)
-        self._given_shape = None if input_shape is None else checked_shape(input_shape, "input_shape")
+        self._layout = _layout.checked_layout(layout, "layout")
+        given = None if input_shape is None else checked_shape(input_shape, "input_shape")
+        self._given_shape = None if given is None else _layout.inside(self, given)
         self._built_shape: Shape | None = None
         self._dtype = float_dtype(dtype)
         self.name = name
@@ -300,7 +314,18 @@ class Network(Layer):
 
     @property
     def input_shape(self) -> Shape | None:
-        """The shape of one sample, None while it is not known."""
+        """The shape of one sample in the network's layout, None while it is not known."""
+        shape = self._inner_shape
+        return None if shape is None else _layout.outside(self, shape)
+
+    @property
+    def layout(self) -> str:
+        """Where channels stand in the arrays that come and go: "channels_last" or "channels_first"."""
+        return self._layout
+
+    @property
+    def _inner_shape(self) -> Shape | None:
+        """The same channels-last."""
         return self._given_shape if self._stage == "described" else self._built_shape
 
     @property
@@ -310,7 +335,7 @@ class Network(Layer):
 
     @property
     def built_input_shape(self) -> Shape:
-        """The same of a built network; RuntimeError before."""
+        """The shape of one sample of a built network, channels-last; RuntimeError before."""
         return building.require_built(self)
 
     def output_shape(self, input_shape: Shape | None = None) -> Shape:
@@ -330,7 +355,8 @@ class Network(Layer):
         return self._layers[-1].output_activation()
 
     def flops(self, input_shape: Shape | None = None) -> int:
-        """Floating-point operations of the dense layers' matrix products for one sample."""
+        """Floating-point operations of the products of dense and convolutional layers for one sample. Taps
+        of a convolution that meet the padding are counted."""
         shape = self.built_input_shape if input_shape is None else input_shape
         total = 0
         for layer in self._layers:
@@ -350,7 +376,7 @@ class Network(Layer):
         return {}
 
     def _declare(self, input_shape: Shape, fresh: list[Layer]) -> Shape:
-        if self.input_shape not in (None, input_shape):
+        if self._inner_shape not in (None, input_shape):
             raise building.shape_conflict(self, input_shape)
         if self._stage == "described":
             fresh.append(self)
@@ -363,8 +389,8 @@ class Network(Layer):
         return shape
 
     def _known_input_shape(self) -> Shape | None:
-        if self.input_shape is not None:
-            return self.input_shape
+        if self._inner_shape is not None:
+            return self._inner_shape
         for layer in self._layers:
             shape = layer._known_input_shape()
             if shape is not None or not layer.keeps_shape:

@@ -6,28 +6,38 @@ overlap an input. Each function's backward takes the gradient of its result (dh,
 input.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
+from ._images import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    conv2d,
+    conv2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from ._matmul import matmul
+from ._operands import KERNEL_TYPES, builtin, common, contiguous, into, require_shape
 from ._packed import PackedMatrix, converted
 from ._precision import checked_precision, precision_now
-from .arrays import Array, Shape, any_array, fraction, overlaps, real_array, real_number, unknown_name
+from .arrays import Array, any_array, fraction, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
-    "PackedMatrix", "activation", "activation_backward", "dense", "dense_backward", "dropout", "elu", "gelu",
-    "gemm", "leaky_relu", "loss", "loss_backward", "matmul", "relu", "sigmoid", "silu", "softmax",
-    "softmax_backward", "softplus", "sum_rows", "tanh",
+    "PackedMatrix", "activation", "activation_backward", "avg_pool2d", "avg_pool2d_backward", "conv2d",
+    "conv2d_backward", "dense", "dense_backward", "dropout", "elu", "gelu", "gemm", "global_avg_pool2d",
+    "global_avg_pool2d_backward", "leaky_relu", "loss", "loss_backward", "matmul", "max_pool2d",
+    "max_pool2d_backward", "relu", "sigmoid", "silu", "softmax", "softmax_backward", "softplus", "sum_rows",
+    "tanh",
 ]  # fmt: skip
 
 
-# What kernels compute in, by identity: NumPy keeps one object of each.
-_KERNEL_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 # The activations by name, each with its usual slope.
 _PLAIN = {
     name: activations.Builtin(name, activations.DEFAULT_SLOPES.get(name, 1.0))
@@ -66,24 +76,24 @@ def gemm(
     if not (
         type(a) is np.ndarray
         and type(b) is np.ndarray
-        and a.dtype is b.dtype in _KERNEL_TYPES
+        and a.dtype is b.dtype in KERNEL_TYPES
         and (bias is None or (type(bias) is np.ndarray and bias.dtype is a.dtype))
     ):
         if isinstance(b, PackedMatrix):
             if checked_precision(precision, "gemm: precision") != "full":
                 raise ValueError(f"gemm: precision {precision!r} of a PackedMatrix, which holds every bit")
-            return _gemm_packed(a, b, out, alpha, beta, trans_a, trans_b, bias, _builtin(activation, slope))
+            return _gemm_packed(a, b, out, alpha, beta, trans_a, trans_b, bias, builtin(activation, slope))
         if bias is None:
-            a, b = _common("gemm", a=a, b=b)
+            a, b = common("gemm", a=a, b=b)
         else:
-            a, b, bias = _common("gemm", a=a, b=b, bias=bias)
+            a, b, bias = common("gemm", a=a, b=b, bias=bias)
     if type(alpha) is not float:
         alpha = real_number(alpha, "gemm: alpha")
     if type(beta) is not float:
         beta = real_number(beta, "gemm: beta")
     if out is not None and not isinstance(out, np.ndarray):
         raise DTypeError(f"gemm: out must be an array, not {type(out).__name__}")
-    act = plain or _builtin(activation, slope)
+    act = plain or builtin(activation, slope)
     if precision != "full":
         checked_precision(precision, "gemm: precision")
         if a.dtype != np.float32:
@@ -142,20 +152,20 @@ def dense(
 def dense_backward(dz: ArrayLike, x: ArrayLike, weight: ArrayLike) -> tuple[Array, Array, Array]:
     """(dx, dweight, dbias) = (dz W, dz^T x, column sums of dz): dz (N, n_out), x (N, n_in), weight (n_out,
     n_in)."""
-    grad, data, matrix = _common("dense_backward", dz=dz, x=x, weight=weight)
+    grad, data, matrix = common("dense_backward", dz=dz, x=x, weight=weight)
     if data.ndim != 2 or matrix.ndim != 2 or data.shape[1] != matrix.shape[1]:
         raise ShapeError(f"dense_backward: x {data.shape} and weight {matrix.shape} do not chain")
-    _require_shape("dense_backward", "dz", grad, (len(data), len(matrix)))
+    require_shape("dense_backward", "dz", grad, (len(data), len(matrix)))
     return gemm(grad, matrix), gemm(grad, data, trans_a=True), sum_rows(grad)
 
 
 def sum_rows(x: ArrayLike, out: Array | None = None) -> Array:
     """Sum over the first axis: (N, n) -> (n,)."""
-    (array,) = _contiguous("sum_rows", x=x)
+    (array,) = contiguous("sum_rows", x=x)
     if array.ndim != 2:
         raise ShapeError(f"sum_rows: x has shape {array.shape}; it must be (N, n)")
     row = np.empty(array.shape[1], array.dtype)
-    return _into("sum_rows", out, row, lambda sums: _core.sum_rows(array, sums, False), array)
+    return into("sum_rows", out, row, lambda sums: _core.sum_rows(array, sums, False), array)
 
 
 # -- activations ---------------------------------------------------------------------------------------------
@@ -163,21 +173,21 @@ def sum_rows(x: ArrayLike, out: Array | None = None) -> Array:
 
 def activation(z: ArrayLike, kind: str, slope: float | None = None, out: Array | None = None) -> Array:
     """h = f(z), elementwise; kinds and slopes as in `gemmule.activations`."""
-    act = _builtin(kind, slope)
-    (array,) = _contiguous(kind, z=z)
-    return _into(kind, out, array, lambda h: _core.activation(act.name, act.slope, array, h), array)
+    act = builtin(kind, slope)
+    (array,) = contiguous(kind, z=z)
+    return into(kind, out, array, lambda h: _core.activation(act.name, act.slope, array, h), array)
 
 
 def activation_backward(
     dh: ArrayLike, z: ArrayLike, kind: str, slope: float | None = None, out: Array | None = None
 ) -> Array:
     """dz = dh f'(z), elementwise; dh and z of one shape."""
-    act = _builtin(kind, slope)
-    grad, saved = _contiguous(f"{kind}_backward", dh=dh, z=z)
-    _require_shape(f"{kind}_backward", "dh", grad, saved.shape)
+    act = builtin(kind, slope)
+    grad, saved = contiguous(f"{kind}_backward", dh=dh, z=z)
+    require_shape(f"{kind}_backward", "dh", grad, saved.shape)
     if not _core.activation_saves_input(act.name):
         saved = activation(saved, kind, slope)
-    return _into(
+    return into(
         f"{kind}_backward",
         out,
         grad,
@@ -229,19 +239,19 @@ def softplus(z: ArrayLike, out: Array | None = None) -> Array:
 
 def softmax(z: ArrayLike, out: Array | None = None) -> Array:
     """exp(z_i) / sum_j exp(z_j) over the last axis, (..., n) -> (..., n)."""
-    (array,) = _contiguous("softmax", z=z)
+    (array,) = contiguous("softmax", z=z)
     if array.ndim == 0:
         raise ShapeError("softmax: z is a single number; it needs an axis")
-    return _into("softmax", out, array, lambda h: _core.softmax(array, h), array)
+    return into("softmax", out, array, lambda h: _core.softmax(array, h), array)
 
 
 def softmax_backward(dh: ArrayLike, h: ArrayLike, out: Array | None = None) -> Array:
     """dz = h (dh - sum_j dh_j h_j) from the softmax's output h, over the last axis."""
-    grad, saved = _contiguous("softmax_backward", dh=dh, h=h)
+    grad, saved = contiguous("softmax_backward", dh=dh, h=h)
     if grad.ndim == 0:
         raise ShapeError("softmax_backward: dh is a single number; it needs an axis")
-    _require_shape("softmax_backward", "dh", grad, saved.shape)
-    return _into("softmax_backward", out, grad, lambda dz: _core.softmax_grad(grad, saved, dz), grad, saved)
+    require_shape("softmax_backward", "dh", grad, saved.shape)
+    return into("softmax_backward", out, grad, lambda dz: _core.softmax_grad(grad, saved, dz), grad, saved)
 
 
 def dropout(
@@ -255,9 +265,9 @@ def dropout(
     for name, position, end in (("step", step, 2**63), ("layer", layer, 2**31)):
         if not isinstance(position, int | np.integer) or not 0 <= position < end:
             raise ValueError(f"dropout: {name} is {position!r}; it must be an integer, not negative")
-    (array,) = _contiguous("dropout", x=x)
+    (array,) = contiguous("dropout", x=x)
     key = building.philox_key(rng)
-    return _into("dropout", out, array, lambda y: _core.dropout(array, y, rate, key, step, layer), array)
+    return into("dropout", out, array, lambda y: _core.dropout(array, y, rate, key, step, layer), array)
 
 
 # -- losses --------------------------------------------------------------------------------------------------
@@ -279,17 +289,10 @@ def loss_backward(prediction: ArrayLike, target: ArrayLike, kind: str, out: Arra
     def write(grad: Array) -> None:
         _core.loss_grad(kind, parameter, pred, y, grad)
 
-    return _into(f"{kind}_backward", out, pred, write, pred, y)
+    return into(f"{kind}_backward", out, pred, write, pred, y)
 
 
 # -- checks --------------------------------------------------------------------------------------------------
-
-
-def _builtin(kind: str, slope: float | None) -> activations.Builtin:
-    act = activations.resolve(kind, slope, activations.ELEMENTWISE)
-    if not isinstance(act, activations.Builtin):
-        raise TypeError(f"activation must be a name ({', '.join(activations.ELEMENTWISE)}), not {kind!r}")
-    return act
 
 
 def _loss(kind: str) -> losses.Loss:
@@ -297,51 +300,3 @@ def _loss(kind: str) -> losses.Loss:
     if kind not in losses.KINDS:
         raise unknown_name("loss", kind, tuple(losses.KINDS))
     return losses.KINDS[kind]
-
-
-def _common(op: str, **values: ArrayLike) -> list[Array]:
-    """The arrays in one type, float32 where all are; strides are left as they are where no conversion is
-    due."""
-    arrays = [any_array(value, f"{op}: {name}") for name, value in values.items()]
-    # Of another byte order, only the name is float32's; making that takes NumPy 2 us.
-    single = all(array.dtype is _KERNEL_TYPES[0] or array.dtype.name == "float32" for array in arrays)
-    dtype = np.dtype("float32" if single else "float64")
-    return [
-        array if array.dtype == dtype and array.flags.aligned else array.astype(dtype) for array in arrays
-    ]
-
-
-def _contiguous(op: str, **values: ArrayLike) -> list[Array]:
-    return [real_array(array, array.dtype.name, op) for array in _common(op, **values)]
-
-
-def _require_shape(op: str, name: str, array: Array, shape: Shape) -> None:
-    if array.shape != shape:
-        raise ShapeError(f"{op}: {name} has shape {array.shape}, not {shape}")
-
-
-def _require_out(op: str, out: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        raise DTypeError(
-            f"{op}: out must be an array of {dtype}, not {getattr(out, 'dtype', type(out).__name__)}"
-        )
-    _require_shape(op, "out", out, shape)
-    if not out.flags.writeable:
-        raise ValueError(f"{op}: out is read-only")
-
-
-def _into(op: str, out: Array | None, like: Array, compute: Callable[[Array], None], *inputs: Array) -> Array:
-    """`compute` into `out`, or a new array, of the shape and type of `like`; through a temporary where `out`
-    overlaps an input or does not lie as kernels write."""
-    if out is None:
-        result = np.empty_like(like)
-        compute(result)
-        return result
-    _require_out(op, out, like.shape, like.dtype)
-    if out.flags.carray and not overlaps(out, *inputs):
-        compute(out)
-    else:
-        result = np.empty_like(like)
-        compute(result)
-        out[...] = result
-    return out

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import _layout
 from .arrays import Shape, shown
 from .layers.base import Layer
 
@@ -25,14 +26,16 @@ class Row(NamedTuple):
 
 def rows(network: "Network") -> list[Row]:
     """A row for every layer, nested ones by path; what is shared is counted where it comes first."""
-    shape = network.input_shape if network._stage == "built" else None
-    return list(_rows(network, "", shape, set()))
+    shape = network.built_input_shape if network._stage == "built" else None
+    return list(_rows(network, "", shape, set(), network))
 
 
-def _rows(network: "Network", prefix: str, shape: Shape | None, seen: set[int]) -> Iterator[Row]:
+def _rows(
+    network: "Network", prefix: str, shape: Shape | None, seen: set[int], outermost: "Network"
+) -> Iterator[Row]:
     for key, layer in zip(network._keys, network.layers, strict=True):
         if inner := _as_network(layer):
-            yield from _rows(inner, f"{prefix}{key}.", shape, seen)
+            yield from _rows(inner, f"{prefix}{key}.", shape, seen, outermost)
             shape = None if shape is None else layer.output_shape(shape)
             continue
         label = repr(layer) if layer.trainable else f"{layer!r}, frozen"
@@ -41,7 +44,7 @@ def _rows(network: "Network", prefix: str, shape: Shape | None, seen: set[int]) 
             continue
         flops, shape = layer.flops(shape), layer.output_shape(shape)
         parameters = sum(segment.size for _, segment, _ in layer._walk("", True, seen))
-        yield Row(prefix + key, label, shown(shape), parameters, flops)
+        yield Row(prefix + key, label, shown(_layout.outside(outermost, shape)), parameters, flops)
 
 
 def _as_network(layer: Layer) -> "Network | None":
@@ -57,7 +60,8 @@ def _totals(network: "Network") -> str:
     total = sum(segment.size for _, segment, _ in segments)
     frozen = sum(segment.size for _, segment, trainable in segments if not trainable)
     size = total * (4 if network.dtype == "float32" else 8)
-    text = f"input {shown(network.built_input_shape)}, {network.dtype}: {total:,} parameters ({_bytes(size)})"
+    shape = _layout.outside(network, network.built_input_shape)
+    text = f"input {shown(shape)}, {network.dtype}: {total:,} parameters ({_bytes(size)})"
     if frozen:
         text += f", {frozen:,} of them frozen"
     return f"{text}, {network.flops():,} FLOPs a sample"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import _bytes, _checkpoint, _core, _stream, building, losses, optim
+from . import _bytes, _checkpoint, _core, _layout, _stream, building, losses, optim
 from ._blocks import Source
 from ._loop import Data, Loop, Settings, run, scores
 from ._precision import checked_precision
@@ -199,6 +199,7 @@ def _data(
     if single:
         raise ShapeError(f"{which}X has shape {x.shape[1:]}, one sample; expected {shown(x.shape[1:])}")
     kind = loss.kind(network.output_activation())
+    y = _layout.batch_entering(network, y, f"{which}y")
     target = target_array(kind, y, (len(x), *network.output_dims), network.dtype, f"{which}y")
     for metric in metrics:
         metric.check(kind, math.prod(network.output_dims), target.ndim == 1)

@@ -2,8 +2,13 @@
 
 from .activation import Activation
 from .base import Layer
+from .conv import Conv1d, Conv2d
 from .dense import Dense
 from .dropout import Dropout
 from .flatten import Flatten
+from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
-__all__ = ["Activation", "Dense", "Dropout", "Flatten", "Layer"]
+__all__ = [
+    "Activation", "AvgPool2d", "Conv1d", "Conv2d", "Dense", "Dropout", "Flatten", "GlobalAvgPool2d", "Layer",
+    "MaxPool2d",
+]  # fmt: skip
