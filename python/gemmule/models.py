@@ -21,8 +21,8 @@ def lenet5(
     input_shape: Sequence[int] | None = None,
     **options: Any,
 ) -> Network:
-    """LeNet-5: two convolutions of 5 x 5 with 6 and 16 filters, a mean over 2 x 2 behind each, dense layers of
-    120, 84 and `classes`. 61,706 parameters for MNIST.
+    """LeNet-5: two convolutions of 5 x 5 with 6 and 16 filters, a mean over 2 x 2 behind each, dense layers
+    of 120, 84 and `classes`. 61,706 parameters for MNIST.
 
     input_shape: of one image; None is 28 x 28 with one channel, which the first convolution pads to the
         source's 32 x 32. dropout: behind both hidden dense layers.

@@ -1,0 +1,141 @@
+"""What convolution and pooling compute, as they are defined: loops over the places of a window, in float64.
+
+Nothing here is fast and nothing here imports gemmule. Images are (N, H, W, C), filters (n_out, k_h, k_w,
+n_in / groups). The formulas are those of docs/math.md.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+
+class Window(NamedTuple):
+    """A window over an image (height, width). padding: top, bottom, left, right."""
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    def places(self, image: Pair) -> Pair:
+        """How many there are, down and across: floor((padded - span) / stride) + 1."""
+        top, bottom, left, right = self.padding
+        padded = image[0] + top + bottom, image[1] + left + right
+        span = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
+        return (padded[0] - span[0]) // self.stride[0] + 1, (padded[1] - span[1]) // self.stride[1] + 1
+
+    def taps(self, image: Pair) -> Iterator[tuple[Pair, Pair, Pair]]:
+        """(place, tap, pixel) wherever a tap of the window meets a pixel and not the padding, place by place
+        and tap by tap."""
+        for place in np.ndindex(self.places(image)):
+            for tap in np.ndindex(self.kernel):
+                row = place[0] * self.stride[0] + tap[0] * self.dilation[0] - self.padding[0]
+                column = place[1] * self.stride[1] + tap[1] * self.dilation[1] - self.padding[2]
+                if 0 <= row < image[0] and 0 <= column < image[1]:
+                    yield place, tap, (row, column)
+
+
+def same(image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[int, int, int, int]:
+    """The padding that gives ceil(size / stride) places, the odd pixel at the end."""
+    sides = []
+    for size, k, s, d in zip(image, kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        sides += [total // 2, total - total // 2]
+    return sides[0], sides[1], sides[2], sides[3]
+
+
+# -- convolution ---------------------------------------------------------------------------------------------
+
+
+def _groups(groups: int, n_in: int, n_out: int) -> Iterator[tuple[slice, slice]]:
+    """The channels in and out of each group."""
+    ins, outs = n_in // groups, n_out // groups
+    for g in range(groups):
+        yield slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
+    """z[n, place, o] = b[o] + the sum over taps and channels of x[n, pixel, c] W[o, tap, c]."""
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    z = np.zeros((len(x), *window.places(x.shape[1:3]), len(weight)))
+    for place, tap, pixel in window.taps(x.shape[1:3]):
+        for ins, outs in _groups(groups, x.shape[3], len(weight)):
+            z[:, *place, outs] += x[:, *pixel, ins] @ weight[outs, *tap].T
+    return z if bias is None else z + bias
+
+
+def conv2d_input_grad(dz: Array, weight: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
+    """dx, of x's shape: every product of the forward pass again, from its result to its x."""
+    dz, weight = dz.astype(np.float64), weight.astype(np.float64)
+    dx = np.zeros(shape)
+    for place, tap, pixel in window.taps(shape[1:3]):
+        for ins, outs in _groups(groups, shape[3], len(weight)):
+            dx[:, *pixel, ins] += dz[:, *place, outs] @ weight[outs, *tap]
+    return dx
+
+
+def conv2d_weight_grad(dz: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
+    """dW, of W's shape: the same to its W."""
+    dz, x = dz.astype(np.float64), x.astype(np.float64)
+    dweight = np.zeros(shape)
+    for place, tap, pixel in window.taps(x.shape[1:3]):
+        for ins, outs in _groups(groups, x.shape[3], len(dweight)):
+            dweight[outs, *tap] += dz[:, *place, outs].T @ x[:, *pixel, ins]
+    return dweight
+
+
+# -- pooling -------------------------------------------------------------------------------------------------
+
+
+def max_pool2d(x: Array, window: Window) -> tuple[Array, Array]:
+    """y and, in x's shape but for the places, the (row, column) each y came from: of equal pixels the first.
+    NaN is larger than any number."""
+    shape = (len(x), *window.places(x.shape[1:3]), x.shape[3])
+    y, source = np.full(shape, -np.inf), np.full((*shape, 2), -1)
+    for place, _, pixel in window.taps(x.shape[1:3]):
+        new, best = x[:, *pixel], y[:, *place]
+        better = (new > best) | np.isnan(new) | (source[:, *place, 0] < 0)
+        y[:, *place] = np.where(better, new, best)
+        source[:, *place][better] = pixel
+    return y, source
+
+
+def max_pool2d_backward(dy: Array, x: Array, window: Window) -> Array:
+    """dx: each dy goes to the pixel that its y came from."""
+    dx = np.zeros(x.shape)
+    _, source = max_pool2d(x, window)
+    for n, p, q, c in np.ndindex(dy.shape):
+        row, column = source[n, p, q, c]
+        dx[n, row, column, c] += dy[n, p, q, c]
+    return dx
+
+
+def _counts(window: Window, image: Pair, count_padding: bool) -> Array:
+    """By what each place divides."""
+    counts = np.zeros(window.places(image))
+    for place, _, _ in window.taps(image):
+        counts[place] += 1
+    return np.full_like(counts, window.kernel[0] * window.kernel[1]) if count_padding else counts
+
+
+def avg_pool2d(x: Array, window: Window, count_padding: bool) -> Array:
+    """The mean over the pixels of each place, or over all its taps where the padding counts."""
+    image = x.shape[1:3]
+    y = np.zeros((len(x), *window.places(image), x.shape[3]))
+    for place, _, pixel in window.taps(image):
+        y[:, *place] += x[:, *pixel]
+    return np.asarray(y / _counts(window, image, count_padding)[:, :, None])
+
+
+def avg_pool2d_backward(dy: Array, shape: tuple[int, ...], window: Window, count_padding: bool) -> Array:
+    """dx, of x's shape: each pixel's share of the places it is in."""
+    share = dy / _counts(window, shape[1:3], count_padding)[:, :, None]
+    dx = np.zeros(shape)
+    for place, _, pixel in window.taps(shape[1:3]):
+        dx[:, *pixel] += share[:, *place]
+    return dx
