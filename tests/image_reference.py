@@ -52,41 +52,46 @@ def same(image: Pair, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[int, 
 # -- convolution ---------------------------------------------------------------------------------------------
 
 
-def _groups(groups: int, n_in: int, n_out: int) -> Iterator[tuple[slice, slice]]:
-    """The channels in and out of each group."""
-    ins, outs = n_in // groups, n_out // groups
-    for g in range(groups):
-        yield slice(g * ins, (g + 1) * ins), slice(g * outs, (g + 1) * outs)
+# In the subscripts of einsum n is the sample, g the group, c a channel in it and o a filter in it.
+
+
+def _by_group(array: Array, groups: int) -> Array:
+    """(..., groups, channels of each) in float64."""
+    return array.astype(np.float64).reshape(*array.shape[:-1], groups, -1)
+
+
+def _filters(weight: Array, groups: int) -> Array:
+    """(k_h, k_w, groups, filters of each, channels of each) in float64."""
+    parted = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+    return np.moveaxis(parted, (2, 3), (0, 1))
 
 
 def conv2d(x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> Array:
     """z[n, place, o] = b[o] + the sum over taps and channels of x[n, pixel, c] W[o, tap, c]."""
-    x, weight = x.astype(np.float64), weight.astype(np.float64)
-    z = np.zeros((len(x), *window.places(x.shape[1:3]), len(weight)))
+    x, n_out, weight = _by_group(x, groups), len(weight), _filters(weight, groups)
+    z = np.zeros((len(x), *window.places(x.shape[1:3]), groups, n_out // groups))
     for place, tap, pixel in window.taps(x.shape[1:3]):
-        for ins, outs in _groups(groups, x.shape[3], len(weight)):
-            z[:, *place, outs] += x[:, *pixel, ins] @ weight[outs, *tap].T
+        z[:, *place] += np.einsum("ngc,goc->ngo", x[:, *pixel], weight[tap])
+    z = z.reshape(*z.shape[:3], n_out)
     return z if bias is None else z + bias
 
 
 def conv2d_input_grad(dz: Array, weight: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
     """dx, of x's shape: every product of the forward pass again, from its result to its x."""
-    dz, weight = dz.astype(np.float64), weight.astype(np.float64)
-    dx = np.zeros(shape)
+    dz, weight = _by_group(dz, groups), _filters(weight, groups)
+    dx = np.zeros((*shape[:3], groups, shape[3] // groups))
     for place, tap, pixel in window.taps(shape[1:3]):
-        for ins, outs in _groups(groups, shape[3], len(weight)):
-            dx[:, *pixel, ins] += dz[:, *place, outs] @ weight[outs, *tap]
-    return dx
+        dx[:, *pixel] += np.einsum("ngo,goc->ngc", dz[:, *place], weight[tap])
+    return dx.reshape(shape)
 
 
 def conv2d_weight_grad(dz: Array, x: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
     """dW, of W's shape: the same to its W."""
-    dz, x = dz.astype(np.float64), x.astype(np.float64)
-    dweight = np.zeros(shape)
+    dz, x = _by_group(dz, groups), _by_group(x, groups)
+    dweight = np.zeros((groups, shape[0] // groups, *shape[1:]))
     for place, tap, pixel in window.taps(x.shape[1:3]):
-        for ins, outs in _groups(groups, x.shape[3], len(dweight)):
-            dweight[outs, *tap] += dz[:, *place, outs].T @ x[:, *pixel, ins]
-    return dweight
+        dweight[:, :, *tap] += np.einsum("ngo,ngc->goc", dz[:, *place], x[:, *pixel])
+    return dweight.reshape(shape)
 
 
 # -- pooling -------------------------------------------------------------------------------------------------

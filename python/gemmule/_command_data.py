@@ -11,6 +11,7 @@ from . import _command_tables, datasets
 from ._arguments import UsageError
 from ._columns import FLOAT32_MAX, Array, Columns
 from ._command_tables import TableOptions
+from .arrays import Shape
 from .errors import FileError
 from .tables import TableEncoder
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Table:
     """Rows as the files hold them: X (N, n_in) or columns, y (N,) or (N, n_out) or None, and test rows where
-    the files have some."""
+    the files have some. `image` is a row's shape (H, W, C) where the data are images."""
 
     X: Array | Columns
     y: Array | None
@@ -31,6 +32,7 @@ class Table:
     target: str | None = None  # the column that y was
     classify: bool | None = None  # None: as y's type and shape tell
     notes: tuple[str, ...] = ()
+    image: Shape | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -66,16 +68,17 @@ def load_table(
         raise UsageError(f"{given[0]} goes with CSV tables, not with {data}")
     if data == "digits":
         X, y = datasets.digits(scale=False)
-        return Table(X, y, full_scale=16.0)
+        return Table(X, y, full_scale=16.0, image=(8, 8, 1))
     if data == "mnist" or path.is_dir():
         train, test = datasets.idx_folder(path)
         scale = 255.0 if train[0].dtype == np.uint8 else None
-        return Table(_flat(train[0]), train[1], (_flat(test[0]), test[1]), scale)
+        held = _flat(test[0]), test[1]
+        return Table(_flat(train[0]), train[1], held, scale, image=_image(train[0]))
     if path.suffix == ".npz":
         X, y = datasets.load_npz(path)
         y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
         _require_numbers(path, X=_flat(X), y=y)
-        return Table(_flat(X), y, full_scale=255.0 if X.dtype == np.uint8 else None)
+        return Table(_flat(X), y, full_scale=255.0 if X.dtype == np.uint8 else None, image=_image(X))
     if path.suffix == ".npy":
         X = datasets.load_npy(path)
         _require_numbers(path, X=_flat(X))
@@ -127,6 +130,11 @@ def _require_numbers(path: Path, **arrays: Array) -> None:
 
 def _flat(X: Array) -> Array:
     return X.reshape(len(X), -1)
+
+
+def _image(X: Array) -> Shape | None:
+    """(H, W, C) where X is (N, H, W) or (N, H, W, C)."""
+    return (*X.shape[1:], 1)[:3] if X.ndim in (3, 4) else None
 
 
 def split_rows(y: Array, *, classify: bool, fraction: float, seed: int) -> tuple[Array, Array]:

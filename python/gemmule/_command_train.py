@@ -11,14 +11,16 @@ import numpy as np
 
 import gemmule as gm
 
-from . import _bytes, plot
+from . import _bytes, models, plot
 from ._arguments import UsageError
 from ._columns import Array, Columns
 from ._command_data import Table, split_rows
 from ._command_tables import TableOptions
 from ._commands import check_outputs, read_table, scored
 from ._preparation import Preparation
+from .arrays import Shape
 from .callbacks import Checkpoint, EarlyStopping
+from .errors import ShapeError
 
 CLASSIFYING = ("cross_entropy", "hinge")
 LOSSES = (*CLASSIFYING, "mse", "half_mse", "mae", "huber")
@@ -28,6 +30,8 @@ SCHEDULES: dict[str, Callable[[float], float | gm.schedules.Schedule]] = {
     "cosine": gm.schedules.Cosine,
     "one-cycle": gm.schedules.OneCycle,
 }
+ARCHITECTURES: dict[str, Callable[..., gm.Network]] = {"cnn": models.mnist_cnn, "lenet5": models.lenet5}
+_HIDDEN = [256, 128]  # of mlp
 _MOMENTUM = 0.9  # of sgd
 _HELD_OUT = 0.2
 _MANY_ROWS = 10_000  # from here on 5 epochs of larger batches do what 30 of small ones do below
@@ -40,8 +44,10 @@ def train(args: argparse.Namespace) -> int:
     table = read_table(args, TableOptions(args.target, _task(args), args.drop, args.delimiter))
     loss = _loss(args, table)
     check_outputs(args.plot, args.out, args.checkpoint)
+    _check_architecture(args, table)
     preparation, training, held = _parts(args, table, classify=loss in CLASSIFYING)
-    net = _network(args, preparation, training)
+    net = _network(args, preparation, training, table.image)
+    training, held = _shaped(net, training), _shaped(net, held)
     rows = len(training[0])
     batch_size = args.batch_size or (64 if rows >= _MANY_ROWS else 32)
     epochs = args.epochs or (5 if rows >= _MANY_ROWS else max(30, math.ceil(_UPDATES * batch_size / rows)))
@@ -162,18 +168,43 @@ def _stays_bytes(X: Array | Columns, preparation: Preparation) -> TypeGuard[Arra
     return _bytes.is_bytes(X) and preparation.shift == [0.0] and len(preparation.scale) == 1
 
 
-def _network(args: argparse.Namespace, preparation: Preparation, training: tuple[Array, Array]) -> gm.Network:
+def _check_architecture(args: argparse.Namespace, table: Table) -> None:
+    """UsageError for images where there are none, and for options of another architecture."""
+    if args.arch == "mlp":
+        return
+    if table.image is None:
+        raise UsageError(f"--arch {args.arch} is for images; {args.data} holds rows of numbers")
+    if args.hidden is not None:
+        raise UsageError(f"--hidden goes with --arch mlp; the layers of {args.arch} are what they are")
+
+
+def _network(
+    args: argparse.Namespace, preparation: Preparation, training: tuple[Array, Array], image: Shape | None
+) -> gm.Network:
     X, y = training
     n_out = len(preparation.classes) if preparation.classes else y.shape[1]
+    if args.arch != "mlp":
+        make = ARCHITECTURES[args.arch]
+        named = {} if args.activation is None else {"activation": args.activation}
+        try:
+            return make(n_out, dropout=args.dropout, input_shape=image, rng=args.seed, **named)
+        except ShapeError as error:
+            raise UsageError(f"--arch {args.arch} does not take images of shape {image}: {error}") from error
     layers: list[gm.Layer] = []
     width = X.shape[1]
-    for hidden in args.hidden:
-        layers.append(gm.Dense(width, hidden, args.activation))
+    for hidden in _HIDDEN if args.hidden is None else args.hidden:
+        layers.append(gm.Dense(width, hidden, args.activation or "relu"))
         if args.dropout:
             layers.append(gm.Dropout(args.dropout))
         width = hidden
     layers.append(gm.Dense(width, n_out))
     return gm.Network(layers, rng=args.seed)
+
+
+def _shaped(net: gm.Network, part: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Rows as the network takes them."""
+    X, y = part
+    return X.reshape(len(X), *net.built_input_shape), y
 
 
 def _optimizer(args: argparse.Namespace) -> gm.optim.Optimizer:
@@ -198,7 +229,8 @@ class _Lines(gm.Callback):
 
 def _write_outputs(args: argparse.Namespace, net: gm.Network, history: gm.History) -> None:
     if args.plot is not None:
-        plot.save_history(history, args.plot)
+        first = net[0]
+        plot.save_history(history, args.plot, first.weight if isinstance(first, gm.Conv2d) else None)
         print(f"wrote {args.plot}")
     if args.out is None:
         if not args.quiet:

@@ -37,7 +37,7 @@ first steps:
   gemmule predict digits.safetensors digits --limit 5"""
 
 _TRAIN = f"""\
-Train a network of dense layers and score it on rows that it never saw.
+Train a network, of dense layers or convolutional, and score it on rows that it never saw.
 
 {_DATA}
 
@@ -56,6 +56,7 @@ examples:
   gemmule train digits
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
+  gemmule train mnist --data-dir DIR --arch cnn --epochs 3 --plot cnn.png
   gemmule train mnist --data-dir DIR --hidden 512,256 --dropout 0.25 --schedule one-cycle --lr 0.002 \\
     --epochs 6 --batch-size 128
   gemmule train table.npz --loss mse --optimizer sgd --lr 0.01
@@ -132,18 +133,22 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--drop", type=names, default=[], metavar="NAME,NAME", help="columns to leave out")
     _add_delimiter(table)
     network = train.add_argument_group("network")
-    network.add_argument("--arch", choices=["mlp"], default="mlp", help="dense layers (default: mlp)")
     network.add_argument(
-        "--hidden", type=widths, default="256,128", metavar="N,N",
-        help="widths of the hidden layers, or 'none' for a linear model (default: 256,128)",
+        "--arch", choices=["mlp", *_command_train.ARCHITECTURES], default="mlp",
+        help="mlp: dense layers; for images cnn: two convolutions of 3 x 3 (gm.models.mnist_cnn), lenet5: "
+        "LeNet-5 (default: mlp)",
     )  # fmt: skip
     network.add_argument(
-        "--activation", choices=activations.ELEMENTWISE, default="relu", metavar="NAME",
-        help=f"of the hidden layers (default: relu): {', '.join(activations.ELEMENTWISE)}",
+        "--hidden", type=widths, metavar="N,N",
+        help="of mlp: widths of the hidden layers, or 'none' for a linear model (default: 256,128)",
+    )  # fmt: skip
+    network.add_argument(
+        "--activation", choices=activations.ELEMENTWISE, metavar="NAME",
+        help="of the hidden layers (default: relu; lenet5: tanh): " + ", ".join(activations.ELEMENTWISE),
     )  # fmt: skip
     network.add_argument(
         "--dropout", type=rate, default=0.0, metavar="P",
-        help="share of hidden units left out in training, 0 <= P < 1 (default: 0)",
+        help="share of the units of hidden dense layers left out in training, 0 <= P < 1 (default: 0)",
     )  # fmt: skip
 
     training = train.add_argument_group("training")
@@ -187,7 +192,8 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--out", type=Path, metavar="FILE", help="write the model, as .safetensors")
     output.add_argument(
         "--plot", type=Path, metavar="FILE",
-        help="write a picture of loss and accuracy (.png, .svg, .pdf; needs matplotlib)",
+        help="write a picture of loss and accuracy, and of the first layer's filters if it has some (.png, "
+        ".svg, .pdf; needs matplotlib)",
     )  # fmt: skip
     output.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="write the state of training after each epoch"
