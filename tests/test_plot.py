@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gemmule as gm
 from gemmule import plot
 
 pytest.importorskip("matplotlib")
@@ -65,3 +66,25 @@ def test_unknown_suffix_and_missing_matplotlib(monkeypatch: pytest.MonkeyPatch, 
     for draw in (plot.history, lambda curves: plot.save_history(curves, tmp_path / "a.png")):
         with pytest.raises(ImportError, match=r"pip install 'gemmule\[plot\]'"):
             draw(CURVES)
+
+
+def test_filters_are_drawn_side_by_side() -> None:
+    from matplotlib.figure import Figure
+
+    weight = np.arange(5 * 2 * 3).reshape(5, 2, 3, 1).astype(float)
+    ax = Figure().add_subplot()
+    assert plot.filters(weight, ax) is ax
+    (image,) = ax.get_images()
+    mosaic = np.ma.filled(image.get_array(), np.nan)
+    assert mosaic.shape == (2 * 3 - 1, 3 * 4 - 1)
+    np.testing.assert_allclose(mosaic[:2, :3], weight[0, :, :, 0] / 29)
+    np.testing.assert_allclose(mosaic[3:5, 4:7], weight[4, :, :, 0] / 29)
+    assert np.isnan(mosaic[2]).all() and np.isnan(mosaic[:, 3]).all() and np.isnan(mosaic[3:, 8:]).all()
+    colours = Figure().add_subplot()
+    plot.filters(np.random.default_rng(0).standard_normal((4, 3, 3, 3)), colours)
+    assert np.shape(colours.get_images()[0].get_array()) == (7, 7, 3)
+    constant = Figure().add_subplot()
+    plot.filters(np.ones((1, 3, 3, 2)), constant)
+    assert np.shape(constant.get_images()[0].get_array()) == (3, 3)
+    with pytest.raises(gm.ShapeError, match="filters: weight has shape"):
+        plot.filters(np.ones((3, 3)), constant)

@@ -20,6 +20,7 @@ from ._arguments import UsageError as UsageError
 from ._columns import Array, Columns
 from ._command_data import Table, load_table, split_rows
 from ._command_tables import TableOptions
+from ._layout import leaving
 from ._preparation import Preparation
 from .errors import FileError, ShapeError
 
@@ -39,7 +40,7 @@ def evaluate(args: argparse.Namespace) -> int:
             f"{args.model}: the network was saved before it was trained, without a loss to score by"
         )
     X, y, which = _rows_to_score(args, table, preparation)
-    score = scored(net, preparation, _inputs(net, preparation, X), preparation.targets(y))
+    score = scored(net, preparation, _inputs(net, preparation, X, table), preparation.targets(y))
     print(f"{score} on {len(X)} rows, {which}")
     return 0
 
@@ -86,7 +87,7 @@ def predict(args: argparse.Namespace) -> int:
         raise UsageError("--proba: the model predicts numbers, not classes")
     if args.proba and isinstance(net.loss, gm.losses.Hinge):
         raise UsageError("--proba: the model was trained with hinge, which gives no probabilities")
-    X = _inputs(net, preparation, (table.X if table.test is None else table.test[0])[: args.limit])
+    X = _inputs(net, preparation, (table.X if table.test is None else table.test[0])[: args.limit], table)
     output = net.predict(X)
     columns: list[Any]
     if not classes:
@@ -239,10 +240,12 @@ def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Prep
     return net, preparation or Preparation.neutral(table.full_scale, n_out), table
 
 
-def _inputs(net: gm.Network, preparation: Preparation, X: Array | Columns) -> Array:
+def _inputs(net: gm.Network, preparation: Preparation, X: Array | Columns, table: Table) -> Array:
     """Prepared rows in the shape that the network takes, (N, n_in) or images."""
-    shape = net.built_input_shape
+    shape, inside = net.input_shape, net.built_input_shape
     rows = preparation.inputs(X)
-    if math.prod(shape) != rows.shape[1]:
+    if math.prod(inside) != rows.shape[1]:
         raise ShapeError(f"data: X has {rows.shape[1]} columns, the network takes {shape}")
-    return rows.reshape(len(rows), *shape)
+    if table.image == shape:
+        return rows.reshape(len(rows), *shape)
+    return leaving(net, rows.reshape(len(rows), *inside))
