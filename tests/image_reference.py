@@ -104,7 +104,7 @@ def max_pool2d(x: Array, window: Window) -> tuple[Array, Array]:
     y, source = np.full(shape, -np.inf), np.full((*shape, 2), -1)
     for place, _, pixel in window.taps(x.shape[1:3]):
         new, best = x[:, *pixel], y[:, *place]
-        better = (new > best) | np.isnan(new) | (source[:, *place, 0] < 0)
+        better = (new > best) | np.isnan(new) | (source[:, *place, :, 0] < 0)
         y[:, *place] = np.where(better, new, best)
         source[:, *place][better] = pixel
     return y, source

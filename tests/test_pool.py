@@ -195,10 +195,10 @@ def test_an_empty_batch() -> None:
 
 
 def test_windows_of_many_pixels(isa: str) -> None:
-    """More than a byte counts."""
+    """As many as a byte can name, at places in the last of them too."""
     rng = np.random.default_rng(6)
-    for kernel in [(16, 16), (17, 16), (20, 30)]:
-        x = rng.permutation(20 * 33 * 3).reshape(1, 20, 33, 3).astype(np.float64)
+    for kernel in [(15, 17), (17, 15), (5, 51)]:
+        x = rng.permutation(20 * 53 * 3).reshape(1, 20, 53, 3).astype(np.float64)
         window = image_reference.Window(kernel, kernel)
         want, _ = image_reference.max_pool2d(x, window)
         np.testing.assert_array_equal(gm.ops.max_pool2d(x, kernel), want)
@@ -206,6 +206,12 @@ def test_windows_of_many_pixels(isa: str) -> None:
         np.testing.assert_array_equal(
             gm.ops.max_pool2d_backward(dy, x, kernel), image_reference.max_pool2d_backward(dy, x, window)
         )
+    with pytest.raises(ValueError, match=r"max_pool2d: kernel \(16, 16\) has 256 taps; it may have 255"):
+        gm.ops.max_pool2d(x, 16)
+    with pytest.raises(ValueError, match=r"MaxPool2d: kernel \(16, 16\) has 256 taps; it may have 255"):
+        gm.MaxPool2d(16)
+    mean = gm.ops.avg_pool2d(x, (20, 53))  # a mean remembers nothing
+    np.testing.assert_allclose(mean[0, 0, 0], x.mean(axis=(0, 1, 2)), rtol=1e-12)
 
 
 def test_against_pytorch() -> None:

@@ -20,7 +20,7 @@ from ._arguments import UsageError as UsageError
 from ._columns import Array, Columns
 from ._command_data import Table, load_table, split_rows
 from ._command_tables import TableOptions
-from ._layout import leaving
+from ._layout import leaving, outside
 from ._preparation import Preparation
 from .errors import FileError, ShapeError
 
@@ -242,7 +242,8 @@ def _opened(args: argparse.Namespace, *, scored: bool) -> tuple[gm.Network, Prep
 
 def _inputs(net: gm.Network, preparation: Preparation, X: Array | Columns, table: Table) -> Array:
     """Prepared rows in the shape that the network takes, (N, n_in) or images."""
-    shape, inside = net.input_shape, net.built_input_shape
+    inside = net.built_input_shape
+    shape = outside(net, inside)
     rows = preparation.inputs(X)
     if math.prod(inside) != rows.shape[1]:
         raise ShapeError(f"data: X has {rows.shape[1]} columns, the network takes {shape}")

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from . import _core
 from ._layout import batch_to_first, batch_to_last, checked_layout
 from ._operands import builtin, common, require_out, require_shape
-from ._windows import PaddingLike, PairLike, Window, checked_groups, pooling, window
+from ._windows import MAX_TAPS, PaddingLike, PairLike, Window, checked_groups, pooling, window
 from .arrays import Array, Shape, overlaps, real_array
 from .errors import ShapeError
 
@@ -259,7 +259,7 @@ def _pooled(
     op: str, x: ArrayLike, kernel: Any, stride: Any, padding: Any, layout: str
 ) -> tuple[Window, Array, bool]:
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
-    made = pooling(op, kernel, stride, padding)
+    made = pooling(op, kernel, stride, padding, MAX_TAPS if op.startswith("max") else None)
     (images,) = common(op, x=x)
     return made, _images(op, "x", images, first), first
 

@@ -18,6 +18,7 @@ Sides = tuple[int, int, int, int]  # top, bottom, left, right
 PairLike = int | Sequence[int]
 PaddingLike = int | Sequence[int] | str
 
+MAX_TAPS = 255  # of a maximum, which is remembered by a byte
 _MOST = 2**31  # sums and products of two sizes below it stay in 64 bits
 
 
@@ -77,10 +78,14 @@ def window(op: str, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -
     )
 
 
-def pooling(op: str, kernel: Any, stride: Any, padding: Any) -> Window:
-    """The same of a pooling window, which moves by its own size where no stride is given. The padding is at
-    most half the kernel, so that no window lies in it alone: ValueError."""
+def pooling(op: str, kernel: Any, stride: Any, padding: Any, most: int | None = None) -> Window:
+    """The same of a pooling window, which moves by its own size where no stride is given. ValueError for a
+    kernel of more than `most` taps, and for a padding of more than half the kernel: no window may lie in the
+    padding alone."""
     made = window(op, kernel, kernel if stride is None else stride, padding)
+    taps = made.kernel[0] * made.kernel[1]
+    if most is not None and taps > most:
+        raise ValueError(f"{op}: kernel {made.kernel} has {taps} taps; it may have {most}")
     if not isinstance(made.padding, str):
         (height, width), sides = made.kernel, made.padding
         if 2 * max(sides[:2]) > height or 2 * max(sides[2:]) > width:

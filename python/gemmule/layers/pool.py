@@ -1,8 +1,8 @@
 """Pooling of images."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._windows import PaddingLike, Pair, PairLike, Sides, pooling, written
+from .._windows import MAX_TAPS, PaddingLike, Pair, PairLike, Sides, pooling, written
 from ..arrays import Shape, shown
 from ..errors import ShapeError
 from .base import Layer
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class _Pool(Layer):
     """What both kinds share: a window over every channel by itself."""
 
+    _most_taps: ClassVar[int | None] = None
+
     def __init__(
         self,
         kernel: PairLike,
@@ -21,7 +23,7 @@ class _Pool(Layer):
         padding: PaddingLike = 0,
         name: str | None = None,
     ) -> None:
-        self._window = pooling(type(self).__name__, kernel, stride, padding)
+        self._window = pooling(type(self).__name__, kernel, stride, padding, self._most_taps)
         self.name = name
 
     @property
@@ -72,13 +74,16 @@ class MaxPool2d(_Pool):
     H' = floor((H + top + bottom - k_h) / s_h) + 1, and W' likewise. Beyond the edges there is nothing: a
     window takes the largest of the pixels it has. Of equal ones the first, row by row, gets the gradient.
 
-    kernel k, stride s: a number, or a pair (height, width); stride None is the kernel's size.
+    kernel k, stride s: a number, or a pair (height, width); stride None is the kernel's size. The kernel has
+        at most 255 taps.
     padding: a number, (height, width), (top, bottom, left, right), "valid" for none or "same" for
         H' = ceil(H / s_h), see `Conv2d`; at most half the kernel on each side.
 
-    ValueError for a kernel or stride below 1 and for such a padding, ShapeError for images smaller than the
-    kernel. PyTorch's rules.
+    ValueError for a kernel or stride below 1, a larger kernel or padding; ShapeError for images smaller than
+    the kernel. PyTorch's rules.
     """
+
+    _most_taps = MAX_TAPS
 
     def lower(self, builder: "Builder", value: int, name: str) -> int:
         return builder.graph.max_pool2d(value, *self._geometry(builder, value), f"{name}.h")
@@ -86,7 +91,7 @@ class MaxPool2d(_Pool):
 
 class AvgPool2d(_Pool):
     """The mean over each window of each channel: x (N, H, W, C) -> y (N, H', W', C). Sizes, arguments and
-    errors are those of `MaxPool2d`.
+    errors are those of `MaxPool2d`, but for a kernel of any size.
 
     count_padding: True divides by k_h k_w everywhere, so that the padding counts as zeros; False by the
         number of pixels that a window has.
