@@ -95,18 +95,6 @@ class Graph:
     ) -> int:
         """x (H, W, n_in), weight (n_out, kh, kw, n_in / groups), bias (n_out,) -> (H', W', n_out). stride,
         dilation: (height, width); padding: (top, bottom, left, right)."""
-    def max_pool2d(
-        self, x: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], name: str
-    ) -> int: ...
-    def avg_pool2d(
-        self,
-        x: int,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
-        count_padding: bool,
-        name: str,
-    ) -> int: ...
     def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
     def softmax(self, x: int, name: str) -> int:
         """Over the last axis."""
@@ -376,40 +364,6 @@ def conv2d_weight_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-) -> None: ...
-def max_pool2d(
-    x: Array,
-    y: Array,
-    places: NDArray[np.uint8] | None,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-) -> None:
-    """places: like y, where in its window each maximum was found."""
-
-def max_pool2d_backward(
-    dy: Array,
-    places: NDArray[np.uint8],
-    dx: Array,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-) -> None: ...
-def avg_pool2d(
-    x: Array,
-    y: Array,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_padding: bool,
-) -> None: ...
-def avg_pool2d_backward(
-    dy: Array,
-    dx: Array,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    count_padding: bool,
 ) -> None: ...
 
 # parameter: delta of huber, label smoothing of cross_entropy, eps of poisson_rates.
