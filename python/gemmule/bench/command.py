@@ -3,11 +3,13 @@ returns the exit status."""
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from .._commands import UsageError, check_outputs
+from . import cnn as networks
 from . import gemm as products
+from . import layers as single_layers
 from . import picture
 from . import train as training
 from .harness import Contender, compete, measure_memory
@@ -16,7 +18,7 @@ from .outcome import Case, Statistic
 from .report import print_head, print_memory, print_shares, print_table, print_versions
 from .results import Results, Unit
 from .summary import print_summary, summarize, worst
-from .tasks import TRAINING_SETS, Gemm, Infer
+from .tasks import CNN_SETS, DIRECTIONS, LAYER_SETS, TRAINING_SETS, Infer, Train
 
 
 def gemm(args: argparse.Namespace) -> int:
@@ -43,12 +45,38 @@ def gemm(args: argparse.Namespace) -> int:
     rounds = args.rounds or (2 if args.quick else 5)
     results = _measure(cases, contenders, rounds, args.seconds, "GFLOP/s")
     if args.sets is not None:
-        again = [outcome.case for outcome in worst(results.outcomes)]
-        if again:
-            print("\nThe worst twentieth, measured again with twice the rounds:")
-            retrial = compete(again, contenders, 2 * rounds, args.seconds)
-            results.join(print_table(retrial, again, results.labels, results.unit))
+        _measure_worst_again(results, contenders, 2 * rounds, args.seconds)
     return _finish(args, results)
+
+
+def layers(args: argparse.Namespace) -> int:
+    """Convolutions and pools: a table per set and direction, whose worst cases are measured again."""
+    _check(args)
+    threads = args.threads or [usable_cores()]
+    directions = args.directions or DIRECTIONS
+    cases = single_layers.cases(
+        args.sets or LAYER_SETS, directions, threads, args.statistic or "best", args.quick
+    )
+    contenders = single_layers.contenders(args.peer_python)
+    rounds = args.rounds or (2 if args.quick else 5)
+    results = _measure(cases, contenders, rounds, args.seconds, "GFLOP/s")
+    if not args.quick:
+        _measure_worst_again(results, contenders, 2 * rounds, args.seconds)
+    return _finish(args, results)
+
+
+def cnn(args: argparse.Namespace) -> int:
+    """Training and inference of convolutional networks: a table of each, and the peaks of memory."""
+    _check(args)
+    threads = args.threads or [usable_cores()]
+    choice = networks.Choice(args.networks, args.batches, args.quick)
+    statistic: Statistic = args.statistic or "median"
+    sets = [networks.cases([name], choice, threads, statistic) for name in args.sets or CNN_SETS]
+    print("FLOPs: 2 per multiply-add, padding included, of Z, dW and dX of a layer, no dX for the first")
+    for line in dict.fromkeys(map(networks.work, chain(*sets))):
+        print(f"  {line}")
+    contenders = networks.contenders(args.peer_python)
+    return _run_sets(args, sets, contenders, "images/s", networks.measures_memory)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -65,18 +93,7 @@ def train(args: argparse.Namespace) -> int:
     for label, flops in {_work(case): case.task.flops for case in chain(*sets)}.items():
         print(f"  {label + ':':<39} {flops / 1e9:.4g} GFLOP per call")
     contenders = training.contenders(args.peer_python)
-    results = _start([*chain(*sets)], contenders, "ms")
-    rounds = args.rounds or (2 if args.quick else 5)
-    for cases in sets:
-        labels = _taking(contenders, cases)
-        results.outcomes += print_table(
-            compete(cases, contenders, rounds, args.seconds), cases, labels, results.unit
-        )
-    memory = args.memory or ("none" if args.quick else "some")
-    for outcome in results.outcomes:
-        if memory == "all" or (memory == "some" and training.measures_memory(outcome.case)):
-            measure_memory(outcome, contenders)
-    return _finish(args, results)
+    return _run_sets(args, sets, contenders, "ms", training.measures_memory)
 
 
 def show(args: argparse.Namespace) -> int:
@@ -102,6 +119,36 @@ def _measure(
     results = _start(cases, contenders, unit)
     results.outcomes += print_table(compete(cases, contenders, rounds, seconds), cases, results.labels, unit)
     return results
+
+
+def _measure_worst_again(
+    results: Results, contenders: Sequence[Contender], rounds: int, seconds: float
+) -> None:
+    again = [outcome.case for outcome in worst(results.outcomes)]
+    if again:
+        print("\nThe worst twentieth, measured again with twice the rounds:")
+        retrial = compete(again, contenders, rounds, seconds)
+        results.join(print_table(retrial, again, results.labels, results.unit))
+
+
+def _run_sets(
+    args: argparse.Namespace,
+    sets: Sequence[Sequence[Case]],
+    contenders: Sequence[Contender],
+    unit: Unit,
+    measures_memory: Callable[[Case], bool],
+) -> int:
+    """A table per set, then the peaks of memory, of `some` cases those that `measures_memory` tells."""
+    results = _start([*chain(*sets)], contenders, unit)
+    rounds = args.rounds or (2 if args.quick else 5)
+    for cases in sets:
+        labels = _taking(contenders, cases)
+        results.outcomes += print_table(compete(cases, contenders, rounds, args.seconds), cases, labels, unit)
+    memory = args.memory or ("none" if args.quick else "some")
+    for outcome in results.outcomes:
+        if memory == "all" or (memory == "some" and measures_memory(outcome.case)):
+            measure_memory(outcome, contenders)
+    return _finish(args, results)
 
 
 def _start(cases: Sequence[Case], contenders: Sequence[Contender], unit: Unit) -> Results:
@@ -136,7 +183,7 @@ def _finish(args: argparse.Namespace, results: Results) -> int:
 def _work(case: Case) -> str:
     """What the FLOPs of a case of training or inference depend on."""
     task = case.task
-    assert not isinstance(task, Gemm)
+    assert isinstance(task, Train | Infer)
     sizes = "-".join(map(str, task.sizes))
     if isinstance(task, Infer):
         return f"{sizes}, inference of {task.batch}"

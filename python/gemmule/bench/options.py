@@ -2,11 +2,17 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .._arguments import count, positive
 from . import shapes
-from .tasks import OPTIMIZERS, TRAINING_SETS
+from .networks import NETWORKS
+from .tasks import CNN_SETS, DIRECTIONS, LAYER_SETS, OPTIMIZERS, TRAINING_SETS
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _GEMM = """\
 Time matrix products C = A B through the Python call, each library in its own process, taking turns.
@@ -38,6 +44,30 @@ examples:
   gemmule bench train --set mnist --optimizer sgd,adam --batch 64,256
   gemmule bench train --set inference --threads 1,2"""
 
+_LAYERS = """\
+Time single layers on images, each library in its own process, taking turns. The sets:
+  conv   twelve convolutions of networks in use, 1x1 to 7x7, stride 2, depthwise
+  pool   the largest and the mean of 2x2 pixels
+Backward is the gradients of data and weights; of weights alone where images have 1 or 3 channels."""
+
+_LAYERS_EXAMPLES = """\
+examples:
+  gemmule bench layers --peer-python ~/peers/bin/python --json layers.json --plot layers.png
+  gemmule bench layers --set conv --direction forward --threads 1,2
+  gemmule bench layers --quick"""
+
+_CNN = """\
+Train convolutional networks, and run them, each library in its own process, taking turns. The networks:
+  mnist-cnn  28x28x1: conv 32 3x3, conv 64 3x3, max-pool 2, 128, 10
+  lenet-5    28x28x1: conv 6 5x5, max-pool 2, conv 16 5x5, max-pool 2, 120, 84, 10
+All begin with the same weights, and must arrive at the same losses."""
+
+_CNN_EXAMPLES = """\
+examples:
+  gemmule bench cnn --peer-python ~/peers/bin/python --json cnn.json --plot cnn.png
+  gemmule bench cnn --set training --network mnist-cnn --batch 64,256
+  gemmule bench cnn --set inference --threads 1,2"""
+
 
 def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     """The benchmarks as commands of `parser`; `benchmark` tells which."""
@@ -53,18 +83,36 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures")
     _add_plot(common)
 
+    _add_gemm(commands, common)
+    _add_layers(commands, common)
+    _add_train(commands, common)
+    _add_cnn(commands, common)
+    show = commands.add_parser(
+        "show", help="print and draw a file that --json wrote",
+        description="Print the tables of a file that --json wrote, and draw them.",
+    )  # fmt: skip
+    show.set_defaults(benchmark="show")
+    show.add_argument("results", type=Path, metavar="FILE", help="of an earlier --json")
+    _add_plot(show)
+
+
+def _add_gemm(commands: "Commands", common: argparse.ArgumentParser) -> None:
     gemm = commands.add_parser(
         "gemm", parents=[common], help="matrix products, in GFLOP/s", description=_GEMM, epilog=_GEMM_EXAMPLES
     )
     gemm.set_defaults(benchmark="gemm")
     which = gemm.add_mutually_exclusive_group()
     which.add_argument(
-        "--set", type=_sets, dest="sets", metavar="NAME,NAME", help=f"of {', '.join(shapes.NAMES)}"
+        "--set",
+        type=_among(shapes.NAMES),
+        dest="sets",
+        metavar="NAME,NAME",
+        help=f"of {', '.join(shapes.NAMES)}",
     )
     which.add_argument("--sizes", type=_counts, metavar="N,N", help="default: 256,512,1024,2048")
     gemm.add_argument("--quick", action="store_true", help="every seventh shape of a set, fewer rounds")
     gemm.add_argument(
-        "--dtypes", type=_dtypes, metavar="TYPE,TYPE",
+        "--dtypes", type=_among(("float32", "float64")), metavar="TYPE,TYPE",
         help="default: float32,float64; float32 with --set; f64 has its own",
     )  # fmt: skip
     gemm.add_argument(
@@ -78,20 +126,41 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     _add_turns(gemm, "5; 2 with --quick", 0.01)
 
+
+def _add_layers(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    layers = commands.add_parser(
+        "layers", parents=[common], help="convolutions and pools, in GFLOP/s",
+        description=_LAYERS, epilog=_LAYERS_EXAMPLES,
+    )  # fmt: skip
+    layers.set_defaults(benchmark="layers")
+    layers.add_argument(
+        "--set", type=_among(LAYER_SETS), dest="sets", metavar="NAME,NAME",
+        help=f"of {', '.join(LAYER_SETS)} (default: all)",
+    )  # fmt: skip
+    layers.add_argument(
+        "--direction", type=_among(DIRECTIONS), dest="directions", metavar="NAME,NAME",
+        help=f"of {', '.join(DIRECTIONS)} (default: both)",
+    )  # fmt: skip
+    layers.add_argument("--quick", action="store_true", help="four layers, fewer rounds, for a first look")
+    _add_threads(layers, "all cores")
+    _add_turns(layers, "5; 2 with --quick", 0.1)
+
+
+def _add_train(commands: "Commands", common: argparse.ArgumentParser) -> None:
     train = commands.add_parser(
         "train", parents=[common], help="training and inference of dense networks, in ms",
         description=_TRAIN, epilog=_TRAIN_EXAMPLES,
     )  # fmt: skip
     train.set_defaults(benchmark="train")
     train.add_argument(
-        "--set", type=_training_sets, dest="sets", metavar="NAME,NAME",
+        "--set", type=_among(TRAINING_SETS), dest="sets", metavar="NAME,NAME",
         help=f"of {', '.join(TRAINING_SETS)} (default: all)",
     )  # fmt: skip
     train.add_argument(
         "--quick", action="store_true", help="fewer samples, cases and rounds, for a first look"
     )
     train.add_argument(
-        "--optimizer", type=_optimizers, dest="optimizers", metavar="NAME,NAME",
+        "--optimizer", type=_among(OPTIMIZERS), dest="optimizers", metavar="NAME,NAME",
         help=f"of {', '.join(OPTIMIZERS)} (default: all for mnist; sgd, adam for small; sgd for wide)",
     )  # fmt: skip
     train.add_argument(
@@ -109,13 +178,31 @@ def add_benchmarks(parser: argparse.ArgumentParser) -> None:
     )
     _add_turns(train, "5; 2 with --quick", 0.1)
 
-    show = commands.add_parser(
-        "show", help="print and draw a file that --json wrote",
-        description="Print the tables of a file that --json wrote, and draw them.",
+
+def _add_cnn(commands: "Commands", common: argparse.ArgumentParser) -> None:
+    cnn = commands.add_parser(
+        "cnn", parents=[common], help="training and inference of convolutional networks, in images/s",
+        description=_CNN, epilog=_CNN_EXAMPLES,
     )  # fmt: skip
-    show.set_defaults(benchmark="show")
-    show.add_argument("results", type=Path, metavar="FILE", help="of an earlier --json")
-    _add_plot(show)
+    cnn.set_defaults(benchmark="cnn")
+    cnn.add_argument(
+        "--set", type=_among(CNN_SETS), dest="sets", metavar="NAME,NAME",
+        help=f"of {', '.join(CNN_SETS)} (default: both)",
+    )  # fmt: skip
+    cnn.add_argument(
+        "--network", type=_among(tuple(NETWORKS)), dest="networks", metavar="NAME,NAME",
+        help=f"of {', '.join(NETWORKS)} (default: all)",
+    )  # fmt: skip
+    cnn.add_argument(
+        "--batch", type=_counts, dest="batches", metavar="N,N", help="default: 64, that of each network"
+    )
+    cnn.add_argument("--quick", action="store_true", help="fewer images and rounds, for a first look")
+    cnn.add_argument(
+        "--memory", choices=["some", "all", "none"],
+        help="whose peak memory is measured: training, all cases, or none (default: some; none with --quick)",
+    )  # fmt: skip
+    _add_threads(cnn, "all cores")
+    _add_turns(cnn, "5; 2 with --quick", 0.1)
 
 
 def _add_plot(parser: argparse.ArgumentParser) -> None:
@@ -144,20 +231,9 @@ def _counts(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
 
 
-def _sets(text: str) -> list[str]:
-    return _known(text, shapes.NAMES)
-
-
-def _training_sets(text: str) -> list[str]:
-    return _known(text, TRAINING_SETS)
-
-
-def _optimizers(text: str) -> list[str]:
-    return _known(text, OPTIMIZERS)
-
-
-def _dtypes(text: str) -> list[str]:
-    return _known(text, ("float32", "float64"))
+def _among(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """A list of names, each of `known`."""
+    return lambda text: _known(text, known)
 
 
 def _known(text: str, known: tuple[str, ...]) -> list[str]:

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .cnn_tasks import InferCnn, TrainCnn
+from .layer_tasks import Conv
 from .tasks import Task, from_json, to_json
 
 OURS = "gemmule"
 OURS_BF16 = "gemmule bf16"  # beside itself in float32: no peer, and not below float32's ceiling
+OURS_STRICT = "gemmule strict"  # beside itself with Winograd's transforms
+_OURS = (OURS, OURS_BF16, OURS_STRICT)
 Statistic = Literal["best", "median"]
 
 
@@ -64,21 +68,27 @@ class Outcome:
 
     @property
     def ceiling(self) -> float | None:
-        """FLOP/s: the highest measured in these rounds, by the FMA chains or by any contender."""
+        """FLOP/s: the highest measured in these rounds, by the FMA chains or by any contender but those that
+        need fewer multiplications than are counted."""
         if not self.ceiling_rounds:
             return None
         rates = [
             self.case.task.flops / sample["best"]
             for label, samples in self.samples.items()
             for sample in samples
-            if label != OURS_BF16
+            if label != OURS_BF16 and not (label == OURS and self._transformed)
         ]
         return max(*self.ceiling_rounds, *rates)
 
     @property
+    def _transformed(self) -> bool:
+        """Whether gemmule may have convolved by Winograd's transforms."""
+        return isinstance(self.case.task, Conv | TrainCnn | InferCnn)
+
+    @property
     def best_peer(self) -> str | None:
         """The fastest contender that is not gemmule."""
-        peers = [label for label in self.samples if label not in (OURS, OURS_BF16)]
+        peers = [label for label in self.samples if label not in _OURS]
         return max(peers, key=lambda label: self.rate(label) or 0.0, default=None)
 
     def share_of(self, label: str) -> float | None:
@@ -89,7 +99,16 @@ class Outcome:
     @property
     def ratio(self) -> float | None:
         """gemmule's speed over the best peer's."""
-        ours, peer = self.rate(OURS), self.best_peer
+        return self.ratio_of(OURS)
+
+    @property
+    def strict_ratio(self) -> float | None:
+        """The same without Winograd's transforms, where that was measured."""
+        return self.ratio_of(OURS_STRICT)
+
+    def ratio_of(self, label: str) -> float | None:
+        """A contender's speed over the best peer's."""
+        ours, peer = self.rate(label), self.best_peer
         theirs = None if peer is None else self.rate(peer)
         return None if ours is None or theirs is None else ours / theirs
 

@@ -4,15 +4,21 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from .cnn_tasks import CnnTask
 from .outcome import OURS, Case, Outcome, count_threads
 from .results import Results, Unit
 from .tasks import Gemm
 
 
 def in_unit(outcome: Outcome, flops_per_second: float | None, unit: Unit) -> float | None:
-    """A speed as the table shows it: a rate, or the time this case takes at that rate."""
+    """A speed as the table shows it: a rate, the images per second, or the time this case takes at that
+    rate."""
     if flops_per_second is None:
         return None
+    if unit == "images/s":
+        task = outcome.case.task
+        assert isinstance(task, CnnTask)
+        return task.images / task.flops * flops_per_second
     return flops_per_second / 1e9 if unit == "GFLOP/s" else outcome.case.task.flops / flops_per_second * 1e3
 
 
@@ -35,7 +41,7 @@ def print_table(
     first = max(len(case.name) for case in cases)
     widths = [max(len(label), 9) for label in labels]
     columns = "  ".join(f"{label:>{width}}" for label, width in zip(labels, widths, strict=True))
-    limit = "ceiling" if unit == "GFLOP/s" else "limit"
+    limit = "limit" if unit == "ms" else "ceiling"
     print(f"\n{'[' + unit + ']':<{first}}  {columns}  {limit:>9}  of ceiling  vs best peer", flush=True)
     seen = []
     for outcome in outcomes:
@@ -60,8 +66,8 @@ def print_memory(results: Results) -> None:
 
 
 def print_shares(results: Results) -> None:
-    """gemmule's time over each contender's, per case of training and inference, and each set's geometric
-    mean."""
+    """gemmule's time over each contender's, per case of layers, training and inference, and each set's
+    geometric mean."""
     sets: dict[str, dict[str, dict[str, float]]] = {}
     for outcome in results.outcomes:
         if isinstance(outcome.case.task, Gemm):

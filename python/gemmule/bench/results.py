@@ -10,7 +10,7 @@ from ..errors import FileError
 from .outcome import Outcome
 from .summary import summarize
 
-Unit = Literal["GFLOP/s", "ms"]
+Unit = Literal["GFLOP/s", "ms", "images/s"]
 
 
 @dataclass

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .outcome import Case, Outcome, count_threads
-from .tasks import Gemm
+from .layer_tasks import Conv
+from .outcome import OURS_STRICT, Case, Outcome, count_threads
+from .tasks import CNN_SETS, DIRECTIONS, LAYER_SETS, Gemm, Infer, Train
 
 # So few multiply-adds take about as long as the call of a Python function, whose cost differs by library:
 # they are a class of their own.
@@ -17,7 +18,13 @@ _NARROW = "square, 32 to 128"
 _BOTH = "square and dense"
 _SMALL = f"  of {SMALL[0]:,} to {SMALL[1]:,} multiply-adds"
 _OTHERS = "  of fewer or more"
-_ORDER = ("square", _NARROW, "dense", _BOTH, _SMALL, _OTHERS, "skinny", "f64")
+_STRICT = "no transforms"
+_LAYERS = [f"{name} {direction}" for name in LAYER_SETS for direction in DIRECTIONS]
+_ORDER = (
+    *("square", _NARROW, "dense", _BOTH, _SMALL, _OTHERS, "skinny", "f64"),
+    *(name + end for name in _LAYERS for end in ("", f", {_STRICT}")),
+    *(f"cnn {name}" for name in CNN_SETS),
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,10 @@ def summarize(outcomes: Iterable[Outcome]) -> list[Ratios]:
     out."""
     groups: dict[str, dict[str, dict[str, float]]] = {}
     for outcome in outcomes:
-        if outcome.ratio is None:
-            continue
         task = outcome.case.task
-        classes = groups.setdefault(f"{task.dtype}, {count_threads(task.threads)}", {})
-        for name in _classes(outcome.case):
-            classes.setdefault(name, {})[f"{outcome.case.shape_set} {outcome.case.label}"] = outcome.ratio
+        for name, ratio in _ratios(outcome):
+            classes = groups.setdefault(f"{task.dtype}, {count_threads(task.threads)}", {})
+            classes.setdefault(name, {})[f"{outcome.case.shape_set} {outcome.case.label}"] = ratio
     for classes in groups.values():
         if not {"square", "dense"} <= classes.keys():
             classes.pop(_BOTH, None)  # it would repeat the one that is there
@@ -101,11 +106,24 @@ def print_summary(summary: Iterable[Ratios]) -> None:
         )
 
 
+def _ratios(outcome: Outcome) -> list[tuple[str, float]]:
+    """The classes of _ORDER that a case belongs to, with its ratio in each that has one."""
+    case, ratio = outcome.case, outcome.ratio
+    found = [] if ratio is None else [(name, ratio) for name in _classes(case)]
+    if case.shape_set and isinstance(case.task, Conv):
+        # A case without a contender of that kind is one in which nothing is transformed.
+        strict = outcome.strict_ratio if OURS_STRICT in outcome.versions else ratio
+        found += [] if strict is None else [(f"{case.shape_set}, {_STRICT}", strict)]
+    return found
+
+
 def _classes(case: Case) -> list[str]:
     """Those of _ORDER that a case belongs to."""
     task = case.task
-    if not case.shape_set or not isinstance(task, Gemm):
+    if not case.shape_set or isinstance(task, Train | Infer):
         return []
+    if not isinstance(task, Gemm):
+        return [case.shape_set]
     names = [case.shape_set]
     if case.shape_set == "square" and 32 <= task.m <= 128:
         names.append(_NARROW)

@@ -1,20 +1,27 @@
-"""What is measured: the problems, their data and their FLOPs. Workers import this; it needs NumPy alone."""
+"""What is measured: the problems, their data and their FLOPs. Here those of matrices and dense networks;
+`layer_tasks` and `cnn_tasks` have those of images. Workers import this; it needs NumPy alone."""
 
 import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cnn_tasks import InferCnn, TrainCnn
+from .layer_tasks import Conv, Pool
+
 Array = NDArray[Any]
 
 TRAINING_SETS = ("mnist", "small", "wide", "inference")
+LAYER_SETS = ("conv", "pool")
+DIRECTIONS = ("forward", "backward")
+CNN_SETS = ("training", "inference")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 MOMENTUM = 0.9  # of the optimizer called so
 
@@ -184,7 +191,7 @@ class Infer:
             raise ArithmeticError(f"outputs are off by up to {error.max():.3g}, above {bound.min():.3g}")
 
 
-Task = Gemm | Train | Infer
+Task = Gemm | Train | Infer | Conv | Pool | TrainCnn | InferCnn
 NetworkTask = Train | Infer
 
 
@@ -195,7 +202,7 @@ def to_json(task: Task) -> dict[str, Any]:
 
 def from_json(fields: Mapping[str, Any]) -> Task:
     """The task that `to_json` described."""
-    kinds: dict[str, type[Gemm] | type[Train] | type[Infer]] = {"gemm": Gemm, "train": Train, "infer": Infer}
+    kinds: dict[str, Callable[..., Task]] = {kind.kind: kind for kind in get_args(Task)}
     values = {name: value for name, value in fields.items() if name != "kind"}
     if "sizes" in values:
         values["sizes"] = tuple(values["sizes"])  # JSON knows lists alone

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from . import memory
+from .cnn_tasks import CnnTask
 from .sample import CeilingTurn, Turn
 from .tasks import NetworkTask, from_json
 
@@ -61,7 +62,7 @@ def _contender(module: str) -> ModuleType:
 
 def _measure_memory(module: str, fields: Mapping[str, Any], variant: str | None) -> dict[str, Any]:
     task = from_json(fields)
-    assert isinstance(task, NetworkTask)
+    assert isinstance(task, NetworkTask | CnnTask)
     _ = task.data  # made, and kept by the task
     before = memory.reset_peak()
     try:

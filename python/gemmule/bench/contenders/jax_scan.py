@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cnn_tasks import TrainCnn
 from ..sample import Turn, fastest, repeated, timed
 from ..tasks import Infer, NetworkTask, Train
 
@@ -32,13 +33,13 @@ def version() -> str:
 
 
 def train(task: Train, variant: str | None = None) -> Turn:
-    _limit_threads(task.threads)
+    limit_threads(task.threads)
     return _training(task, variant or _fastest_training(task))
 
 
 def infer(task: Infer, variant: str | None = None) -> Turn:
     """Weights are arguments of the program, or constants that the compiler may lay out anew."""
-    _limit_threads(task.threads)
+    limit_threads(task.threads)
     names = [f"{kind}, {layout}" for kind in ("arguments", "constants") for layout in _FORWARD]
     return _inference(task, variant or fastest({name: partial(_inference, task, name) for name in names}))
 
@@ -52,7 +53,7 @@ def _fastest_training(task: Train) -> str:
     return fastest({name: partial(_training, task, name) for name in names})
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
     """XLA makes as many threads as the affinity mask has cores when it is first used."""
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[:threads])
@@ -63,11 +64,11 @@ def _training(task: Train, variant: str) -> Turn:
     samples, labels = task.data
     x = jnp.asarray(samples)
     y = jnp.asarray(labels.astype(np.int32) if task.loss == "cross_entropy" else labels)
-    loss = _loss_of(task, _FORWARD[layout])
-    run = jax.jit(_program(task, loss, gather == "permute", int(unroll.split()[1])), donate_argnums=0)
+    loss = loss_of(task, _FORWARD[layout])
+    run = jax.jit(training_program(task, loss, gather == "permute", int(unroll.split()[1])), donate_argnums=0)
     parameters = _parameters(task, layout)
     zeros = partial(jax.tree.map, jnp.zeros_like)
-    state = parameters, [zeros(parameters) for _ in range(_slot_count(task))], jnp.zeros((), jnp.int32)
+    state = parameters, [zeros(parameters) for _ in range(slot_count(task))], jnp.zeros((), jnp.int32)
     rng = np.random.default_rng(0)
 
     def call() -> float:
@@ -81,16 +82,16 @@ def _training(task: Train, variant: str) -> Turn:
     return timed(call, variant)
 
 
-def _program(task: Train, loss_of: Function, permute: bool, unroll: int) -> Function:
+def training_program(task: Train | TrainCnn, loss_function: Function, permute: bool, unroll: int) -> Function:
     """(state, x, y, orders) -> (state, the last epoch's mean loss), of all epochs."""
     scan = partial(jax.lax.scan, unroll=unroll)
-    loss_and_gradients = jax.value_and_grad(loss_of)
+    loss_and_gradients = jax.value_and_grad(loss_function)
     whole, rest = divmod(task.samples, task.batch)
 
     def step(state: State, batch: Any) -> tuple[State, Any]:
         parameters, slots, updates = state
         loss, gradients = loss_and_gradients(parameters, *batch)
-        return _update(task, parameters, gradients, slots, updates + 1), loss * len(batch[1])
+        return update(task, parameters, gradients, slots, updates + 1), loss * len(batch[1])
 
     def take(arrays: Any, indices: Any) -> Any:
         return [array.at[indices].get(mode="promise_in_bounds", unique_indices=True) for array in arrays]
@@ -156,7 +157,7 @@ def _forward_out_in(parameters: Any, h: Any) -> Any:
 _FORWARD = {"n_in x n_out": _forward_in_out, "n_out x n_in": _forward_out_in}
 
 
-def _loss_of(task: Train, forward: Function) -> Function:
+def loss_of(task: Train | TrainCnn, forward: Function) -> Function:
     """Labels as one-hot rows: the gradient of an indexed log-probability would be a scatter, one element at a
     time."""
 
@@ -170,11 +171,11 @@ def _loss_of(task: Train, forward: Function) -> Function:
     return {"cross_entropy": cross_entropy, "mse": mse}[task.loss]
 
 
-def _slot_count(task: Train) -> int:
+def slot_count(task: Train | TrainCnn) -> int:
     return {"sgd": 0, "momentum": 1, "adam": 2}[task.optimizer]
 
 
-def _update(task: Train, parameters: Any, gradients: Any, slots: list[Any], updates: Any) -> State:
+def update(task: Train | TrainCnn, parameters: Any, gradients: Any, slots: list[Any], updates: Any) -> State:
     """As torch.optim.SGD and Adam."""
     if task.optimizer == "sgd":
         return jax.tree.map(lambda p, g: p - task.lr * g, parameters, gradients), slots, updates

@@ -9,6 +9,7 @@ import os
 from itertools import count
 from typing import Any
 
+from ..cnn_tasks import TrainCnn
 from ..sample import Turn, timed
 from ..tasks import Infer, Train
 
@@ -27,13 +28,23 @@ _numbers = count()
 
 def train(task: Train) -> Turn:
     torch.set_num_threads(task.threads)
-    torch.manual_seed(0)
     x, y = map(torch.from_numpy, task.data)
     parameters = [torch.from_numpy(array) for layer in task.weights() for array in layer]
+    return training(task, _forward, parameters, x, y)
+
+
+def training(task: Train | TrainCnn, forward: Any, parameters: list[Any], x: Any, y: Any) -> Turn:
+    """Of the function `forward` of the parameters, [W, b, W, b, ...], and rows of x."""
+    torch.manual_seed(0)
     slots = [[torch.zeros_like(p) for p in parameters] for _ in range(_slot_count(task))]
     updates = torch.zeros(())  # a tensor: a number would be a constant of the graph
     total = torch.zeros(())
-    loss_and_gradients = torch.func.grad_and_value(_loss_of(task))
+    measure = {"cross_entropy": torch.nn.functional.cross_entropy, "mse": torch.nn.functional.mse_loss}[
+        task.loss
+    ]
+    loss_and_gradients = torch.func.grad_and_value(
+        lambda parameters, rows, targets: measure(forward(parameters, rows), targets)
+    )
 
     def step(rows: Any, targets: Any) -> None:
         gradients, loss = loss_and_gradients(parameters, rows, targets)
@@ -44,7 +55,7 @@ def train(task: Train) -> Turn:
     def gathered(indices: Any) -> None:
         step(x.index_select(0, indices), y.index_select(0, indices))
 
-    compiled = _compile(gathered if task.shuffle else step)
+    compiled = compiled_graph(gathered if task.shuffle else step)
 
     def call() -> float:
         for _ in range(task.epochs):
@@ -62,37 +73,33 @@ def train(task: Train) -> Turn:
 def infer(task: Infer) -> Turn:
     torch.set_num_threads(task.threads)
     net = torch_eager.network(task)
-    return torch_eager.calls(task, _compile(lambda x: net(x)))
+    x = torch.from_numpy(task.data[0])
+    return torch_eager.calls(task, compiled_graph(lambda x: net(x)), x)
 
 
-def _compile(function: Any) -> Any:
+def compiled_graph(function: Any) -> Any:
     """Under a code object of its own: the graphs of one share a cache, which is searched at every call and
     has an end. For inference `freezing` and `cpp_wrapper` gave nothing."""
     function.__code__ = function.__code__.replace(co_name=f"graph_{next(_numbers)}")
     return torch.compile(function, dynamic=False, fullgraph=True)
 
 
-def _loss_of(task: Train) -> Any:
-    """The loss as a function of the parameters, [W, b, W, b, ...], a batch and its targets."""
-    functional = torch.nn.functional
-    measure = {"cross_entropy": functional.cross_entropy, "mse": functional.mse_loss}[task.loss]
-
-    def loss(parameters: list[Any], rows: Any, targets: Any) -> Any:
-        h = rows
-        for index in range(0, len(parameters), 2):
-            if index:
-                h = torch.relu(h)
-            h = functional.linear(h, parameters[index], parameters[index + 1])
-        return measure(h, targets)
-
-    return loss
+def _forward(parameters: list[Any], rows: Any) -> Any:
+    h = rows
+    for index in range(0, len(parameters), 2):
+        if index:
+            h = torch.relu(h)
+        h = torch.nn.functional.linear(h, parameters[index], parameters[index + 1])
+    return h
 
 
-def _slot_count(task: Train) -> int:
+def _slot_count(task: Train | TrainCnn) -> int:
     return {"sgd": 0, "momentum": 1, "adam": 2}[task.optimizer]
 
 
-def _update(task: Train, parameters: list[Any], gradients: Any, slots: list[list[Any]], updates: Any) -> None:
+def _update(
+    task: Train | TrainCnn, parameters: list[Any], gradients: Any, slots: list[list[Any]], updates: Any
+) -> None:
     """As torch.optim.SGD and Adam."""
     if task.optimizer == "sgd":
         for p, g in zip(parameters, gradients, strict=True):

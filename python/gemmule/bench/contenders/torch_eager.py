@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ..cnn_tasks import InferCnn, TrainCnn
 from ..sample import Sample, Turn, repeated, timed
 from ..tasks import Gemm, Infer, NetworkTask, Train
 
@@ -33,9 +34,13 @@ def tensors(task: Gemm) -> list[Any]:
 
 def train(task: Train, fused: bool = False) -> Turn:
     torch.set_num_threads(task.threads)
-    torch.manual_seed(0)
     x, y = map(torch.from_numpy, task.data)
-    net = network(task)
+    return training(task, network(task), x, y, fused)
+
+
+def training(task: Train | TrainCnn, net: Any, x: Any, y: Any, fused: bool) -> Turn:
+    """Of `net` on rows of x, with torch.optim."""
+    torch.manual_seed(0)
     criterion = {"cross_entropy": torch.nn.CrossEntropyLoss, "mse": torch.nn.MSELoss}[task.loss]()
     if task.optimizer == "adam":
         optimizer = torch.optim.Adam(net.parameters(), lr=task.lr, fused=fused)
@@ -69,17 +74,15 @@ def train(task: Train, fused: bool = False) -> Turn:
 
 def infer(task: Infer) -> Turn:
     torch.set_num_threads(task.threads)
-    net = network(task)
-    return calls(task, net)
+    return calls(task, network(task), torch.from_numpy(task.data[0]))
 
 
-def calls(task: Infer, net: Any) -> Turn:
-    """Of `net` on the task's batch, without the bookkeeping of gradients."""
-    (x,) = map(torch.from_numpy, task.data)
+def calls(task: Infer | InferCnn, net: Any, x: Any, variant: str | None = None) -> Turn:
+    """Of `net` on x, without the bookkeeping of gradients."""
 
     def make() -> Turn:
         task.check(net(x).numpy())
-        return repeated("net(x)", net=net, x=x)
+        return repeated("net(x)", variant, net=net, x=x)
 
     return within(torch.inference_mode, make)
 

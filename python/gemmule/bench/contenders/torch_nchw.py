@@ -1,0 +1,11 @@
+"""PyTorch in the layout NCHW, eagerly."""
+
+from functools import partial
+
+from . import torch_cnn, torch_eager, torch_layers
+
+version = torch_eager.version
+conv = partial(torch_layers.conv, layout="NCHW")
+pool = partial(torch_layers.pool, layout="NCHW")
+train_cnn = partial(torch_cnn.train, layout="NCHW")
+infer_cnn = partial(torch_cnn.infer, layout="NCHW")
