@@ -111,6 +111,6 @@ def _rows(x: Array, layout: str) -> Any:
     return torch.from_numpy(x) if layout == "NHWC" else arranged(x, layout)
 
 
-class _ToChannelsFirst(_Module):
+class _ToChannelsFirst(_Module):  # type: ignore[misc]
     def forward(self, rows: Any) -> Any:
         return rows.permute(0, 3, 1, 2)
