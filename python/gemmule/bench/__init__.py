@@ -1,2 +1,2 @@
-"""gemmule and its peers, side by side: `gemmule bench gemm | train | show`. Nothing here is imported by
-`import gemmule`."""
+"""gemmule and its peers, side by side: `gemmule bench gemm | layers | train | cnn | show`. Nothing here is
+imported by `import gemmule`."""
