@@ -199,8 +199,8 @@ def test_random_shapes(isa: str, seed: int) -> None:
 
 
 def test_long_windows_are_summed_in_pieces(isa: str) -> None:
-    """A window of 16,000 taps: an accumulator that took them all would err by up to their number; one takes 384
-    of a row, then come the parts of the row and the rows."""
+    """A window of 16,000 taps: an accumulator that took them all would err by up to their number; one takes
+    384 of a row, then come the parts of the row and the rows."""
     x = np.random.default_rng(0).random((1, 20, 800, 9)).astype(np.float32)
     window = Window((20, 800), (1, 1), (0, 0, 0, 0))
     wanted = avg_pool(x, window, True)

@@ -105,7 +105,7 @@ class Graph:
     def max_pool2d(
         self, x: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], name: str
     ) -> int:
-        """Kernel and stride are (height, width), padding, less than the kernel, (top, bottom, left, right)."""
+        """Kernel, stride: (height, width). padding: (top, bottom, left, right), less than the kernel."""
     def avg_pool2d(
         self,
         x: int,
@@ -388,7 +388,7 @@ def max_pool2d(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> None:
-    """places, uint8 like y: each window's largest element is its tap r kernel_width + s; the first of equals."""
+    """places, uint8 like y: the largest element is tap r kernel_width + s; the first of equals."""
 
 def max_pool2d_backward(
     dy: Array,

@@ -56,36 +56,24 @@ GM_INLINE Mask<T> places_at(Index tap) {
 }
 
 template <class T>
-GM_INLINE Mask<T> widen_places(typename Narrow<T>::bytes bytes) {
-  return __builtin_convertvector(__builtin_convertvector(bytes, typename Narrow<T>::words), Mask<T>);
-}
-template <class T>
-GM_INLINE typename Narrow<T>::bytes narrow_places(Mask<T> places) {
-  return __builtin_convertvector(__builtin_convertvector(places, typename Narrow<T>::words),
-                                 typename Narrow<T>::bytes);
-}
-
-template <class T>
 GM_INLINE Mask<T> load_places(Whole<T>, const std::uint8_t* p) {
-  typename Narrow<T>::bytes bytes;
-  std::memcpy(&bytes, p, sizeof bytes);
-  return widen_places<T>(bytes);
+  return load_bytes<T>(p);
 }
 template <class T>
 GM_INLINE Mask<T> load_places(First<T> span, const std::uint8_t* p) {
-  typename Narrow<T>::bytes bytes{};
+  std::uint8_t bytes[lanes<T>] = {};
   for (int i = 0; i + 1 < lanes<T>; ++i)
     if (i < span.n) bytes[i] = p[i];
-  return widen_places<T>(bytes);
+  return load_bytes<T>(bytes);
 }
 template <class T>
 GM_INLINE void store_places(Whole<T>, std::uint8_t* p, Mask<T> places) {
-  const typename Narrow<T>::bytes bytes = narrow_places<T>(places);
-  std::memcpy(p, &bytes, sizeof bytes);
+  store_bytes<T>(p, places);
 }
 template <class T>
 GM_INLINE void store_places(First<T> span, std::uint8_t* p, Mask<T> places) {
-  const typename Narrow<T>::bytes bytes = narrow_places<T>(places);
+  std::uint8_t bytes[lanes<T>];
+  store_bytes<T>(bytes, places);
   for (int i = 0; i + 1 < lanes<T>; ++i)
     if (i < span.n) p[i] = bytes[i];
 }
@@ -168,11 +156,6 @@ GM_INLINE void add_run(Vec<T> (&total)[n], Index begin, Index end, Term term) {
   }
 }
 
-// What the sum of a window of so many taps inside is divided by.
-GM_INLINE Index divisor(const PoolShape& shape, Range rows, Range cols) {
-  return shape.count_padding ? shape.y.kernel * shape.x.kernel : rows.size() * cols.size();
-}
-
 template <class T>
 static void avg_pool(const PoolShape& shape, Index row, const T* image, T* y) {
   const Index channels = shape.channels, line = shape.x.size * channels;
@@ -181,7 +164,7 @@ static void avg_pool(const PoolShape& shape, Index row, const T* image, T* y) {
     const Range cols = taps_inside(shape.x, o);
     const T* corner =
         image + place_of(shape.y, row, rows.begin) * line + place_of(shape.x, o, cols.begin) * channels;
-    const T count = T(divisor(shape, rows, cols));
+    const T count = T(shape.count_padding ? shape.y.kernel * shape.x.kernel : rows.size() * cols.size());
     for_channels<T>(channels, [&](Index c, auto vectors, auto span) __attribute__((always_inline)) {
       constexpr int n = decltype(vectors)::count;
       Vec<T> total[n] = {};
@@ -199,6 +182,7 @@ template <class T>
 static void avg_pool_grad(const PoolShape& shape, Index row, const T* dy, T* dx) {
   const Index channels = shape.channels;
   const Range rows = windows_over(shape.y, row);
+  const T of_all = T(1) / T(shape.y.kernel * shape.x.kernel);
   Range cols{0, 0};
   for (Index i = 0; i < shape.x.size; ++i, dx += channels) {
     cols = windows_next(shape.x, i, cols);
@@ -207,12 +191,13 @@ static void avg_pool_grad(const PoolShape& shape, Index row, const T* dy, T* dx)
       Vec<T> total[n] = {};
       for (Index oy = rows.begin; oy < rows.end; ++oy) {
         const Range inside = taps_inside(shape.y, oy);
-        add_run<n, T>(total, cols.begin, cols.end,
-                      [&](Index ox, Vec<T>(&sum)[n]) __attribute__((always_inline)) {
-                        const T* from = dy + (oy * shape.x.outputs + ox) * channels + c;
-                        const T share = T(1) / T(divisor(shape, inside, taps_inside(shape.x, ox)));
-                        for (int v = 0; v < n; ++v) sum[v] += span.load(from + v * lanes<T>) * share;
-                      });
+        add_run<n, T>(
+            total, cols.begin, cols.end, [&](Index ox, Vec<T>(&sum)[n]) __attribute__((always_inline)) {
+              const T* from = dy + (oy * shape.x.outputs + ox) * channels + c;
+              const T share =
+                  shape.count_padding ? of_all : T(1) / T(inside.size() * taps_inside(shape.x, ox).size());
+              for (int v = 0; v < n; ++v) sum[v] += span.load(from + v * lanes<T>) * share;
+            });
       }
       for (int v = 0; v < n; ++v) span.store(dx + c + v * lanes<T>, total[v]);
     });

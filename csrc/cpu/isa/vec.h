@@ -10,6 +10,8 @@
 #include "core/kinds.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace gemmule::cpu::GEMMULE_ISA {
@@ -140,6 +142,63 @@ GM_INLINE void store_first(T* p, Vec<T> v, Index n) {
 #else
   for (int i = 0; i + 1 < lanes<T>; ++i)
     if (i < n) p[i] = v[i];
+#endif
+}
+
+// As many bytes as a vector has lanes, from and to integers of 0 to 255. GCC takes the general conversion of
+// so short vectors to pieces.
+template <class T>
+GM_INLINE Mask<T> load_bytes(const std::uint8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Mask<T>(_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  else
+    return Mask<T>(_mm512_maskz_cvtepu8_epi64(0xFF, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {
+    return Mask<T>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  } else {
+    int four;
+    std::memcpy(&four, p, sizeof four);
+    return Mask<T>(_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four)));
+  }
+#elif defined(__SSE2__)
+  int bits = 0;
+  std::memcpy(&bits, p, lanes<T>);
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i words = _mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bits), zero), zero);
+  return Mask<T>(sizeof(T) == 4 ? words : _mm_unpacklo_epi32(words, zero));
+#else
+  typename Narrow<T>::bytes bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, typename Narrow<T>::words), Mask<T>);
+#endif
+}
+template <class T>
+GM_INLINE void store_bytes(std::uint8_t* p, Mask<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xFFFF, __m512i(v)));
+  else
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi64_epi8(0xFF, __m512i(v)));
+#elif defined(__SSE2__)
+  __m128i words;  // of 16 bits at last
+#if defined(__AVX2__)
+  const __m128i low = _mm256_castsi256_si128(__m256i(v)), high = _mm256_extracti128_si256(__m256i(v), 1);
+  words = sizeof(T) == 4
+              ? _mm_packs_epi32(low, high)
+              : _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(low), _mm_castsi128_ps(high), 0x88));
+  if constexpr (sizeof(T) == 8) words = _mm_packs_epi32(words, words);
+#else
+  words = sizeof(T) == 4 ? __m128i(v) : _mm_shuffle_epi32(__m128i(v), 0x88);
+  words = _mm_packs_epi32(words, words);
+#endif
+  const __m128i bytes = _mm_packus_epi16(words, words);
+  std::memcpy(p, &bytes, lanes<T>);
+#else
+  const auto bytes = __builtin_convertvector(__builtin_convertvector(v, typename Narrow<T>::words),
+                                             typename Narrow<T>::bytes);
+  std::memcpy(p, &bytes, sizeof bytes);
 #endif
 }
 
