@@ -26,7 +26,7 @@ bool trains_a_copy(const Graph& graph) {
 // What the compiler joined into this node.
 std::string fused(const Graph& graph, const Node& node) {
   std::string text;
-  if (node.op == OpKind::dense) {
+  if (node.op == OpKind::dense || node.op == OpKind::conv2d) {
     if (node.in.size() > 2) text += "+ bias ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }

@@ -107,13 +107,22 @@ def _network(task: CnnTask) -> gm.Network:
         else:
             activation = "relu" if layer.relu else None
             if isinstance(layer, Convolution):
-                shape = before[2], layer.filters, layer.kernel
-                options = {"stride": layer.stride, "padding": layer.padding}
-                layers.append(gm.Conv2d(*shape, activation=activation, **options))
+                layers.append(
+                    gm.Conv2d(
+                        before[2],
+                        layer.filters,
+                        layer.kernel,
+                        activation,
+                        stride=layer.stride,
+                        padding=layer.padding,
+                    )
+                )
             else:
                 layers.append(gm.Dense(before[0], layer.n_out, activation))
     net = gm.Network(layers, input_shape=task.net.input_shape, rng=0)
     weighted = [made for made in layers if isinstance(made, gm.Conv2d | gm.Dense)]
     for made, (weight, bias) in zip(weighted, task.weights(), strict=True):
-        made.weight, made.bias = weight, bias
+        made.weight[...] = weight
+        if made.bias is not None:
+            made.bias[...] = bias
     return net
