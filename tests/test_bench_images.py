@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import gemmule as gm
-from gemmule import _core, cli
+from gemmule import cli
 from gemmule.bench import cnn, harness, layers
 from gemmule.bench.cnn_tasks import InferCnn, TrainCnn
 from gemmule.bench.layer_tasks import Conv, Pool
@@ -68,16 +67,6 @@ def convolved(task: Conv, x: Array, weight: Array, dz: Array) -> tuple[Array, Ar
 def need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-
-
-def can(task: Any) -> None:
-    """Skip where this build has no such layer."""
-    if isinstance(task, Conv):
-        lacks = not hasattr(gm.ops, "conv2d")
-    else:
-        lacks = not hasattr(_core, "max_pool2d") or not hasattr(gm, "Conv2d")
-    if lacks:
-        pytest.skip(f"gemmule has no layer for {task.kind}")
 
 
 def played(task: Any, *modules: str) -> Outcome:
@@ -259,12 +248,10 @@ def test_peers_compute_the_same_layers(package: str, module: str, kinds: tuple[s
 def test_our_layers_are_checked_too(module: str, backward: bool) -> None:
     for shape in CONVS:
         task = Conv(*shape, backward, 1)
-        can(task)
         found = played(task, module)
         assert not found.skipped, found.skipped
     for mode in ("max", "avg") if module == "ours_images" else ():
         pooling = Pool(mode, 2, 3, 6, 2, backward, 1)
-        can(pooling)
         assert not played(pooling, module).skipped
 
 
@@ -287,14 +274,8 @@ def test_peers_train_and_run_the_same_networks(package: str, module: str, kinds:
 
 @pytest.mark.parametrize("task", [TRAINING, INFERENCE])
 def test_we_train_and_run_them_too(task: Any) -> None:
-    can(task)
     found = played(task, "ours_images")
     assert set(found.samples) == {OURS}, found.skipped
-
-
-def test_what_gemmule_lacks_is_named() -> None:
-    absent = played(Pool("median", 2, 3, 6, 2, False, 1), "ours_images")
-    assert OURS in absent.skipped and not absent.samples
 
 
 # -- figures -------------------------------------------------------------------------------------------------

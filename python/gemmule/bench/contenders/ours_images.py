@@ -22,7 +22,12 @@ def conv(task: Conv) -> Turn:
     stride, padding, dilation = [task.stride] * 2, [task.padding] * 4, [1, 1]
     if not task.backward:
         z = np.full_like(dz, np.nan)
-        options = {"stride": task.stride, "padding": task.padding, "groups": task.groups, "out": z}
+        options: dict[str, Any] = {
+            "stride": task.stride,
+            "padding": task.padding,
+            "groups": task.groups,
+            "out": z,
+        }
         gm.ops.conv2d(x, weight, **options)
         task.check_forward(x, weight, z)
         return repeated(
