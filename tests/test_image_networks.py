@@ -250,6 +250,7 @@ def test_mnist(shared_data: Path) -> None:
     scores = []
     for seed in range(3):
         net = gm.models.mnist_cnn(rng=seed)
-        net.fit(X, y, loss="cross_entropy", optimizer=gm.Adam(1e-3), epochs=3, batch_size=64)
+        optimizer = gm.Adam(gm.schedules.Cosine(1e-3))
+        net.fit(X, y, loss="cross_entropy", optimizer=optimizer, epochs=3, batch_size=64)
         scores.append(net.evaluate(*test)["accuracy"])
     assert np.mean(scores) >= 0.989, scores

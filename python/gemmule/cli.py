@@ -56,7 +56,7 @@ examples:
   gemmule train digits
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
-  gemmule train mnist --data-dir DIR --arch cnn --epochs 3 --plot cnn.png
+  gemmule train mnist --data-dir DIR --arch cnn --epochs 3 --schedule cosine --plot cnn.png
   gemmule train mnist --data-dir DIR --hidden 512,256 --dropout 0.25 --schedule one-cycle --lr 0.002 \\
     --epochs 6 --batch-size 128
   gemmule train table.npz --loss mse --optimizer sgd --lr 0.01

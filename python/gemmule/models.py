@@ -53,7 +53,8 @@ def mnist_cnn(
     **options: Any,
 ) -> Network:
     """A small network for small images: convolutions of 3 x 3 with 32 and 64 filters, the maximum over 2 x 2,
-    dense layers of 128 and `classes`. 1,199,882 parameters for MNIST, where it reaches 98.9 % in 3 epochs.
+    dense layers of 128 and `classes`. 1,199,882 parameters for MNIST, of whose test images it
+    gets 99 % in 3 epochs of `Adam(gm.schedules.Cosine(1e-3))`.
 
     input_shape: of one image; None is 28 x 28 with one channel. dropout: before the last layer."""
     layers = [
