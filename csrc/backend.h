@@ -1,6 +1,6 @@
 // The interface between a plan and a device: a table of kernels keyed by op and type. A kernel is called by
 // every member of a team with the same arguments, does its member's share and ends without a barrier; it
-// never allocates, synchronises or throws.
+// may meet the others on the way, and never allocates or throws.
 #pragma once
 #include <memory>
 #include <span>

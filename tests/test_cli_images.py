@@ -107,6 +107,6 @@ def test_mnist_by_lenet5(capsys: Capture, shared_data: Path) -> None:
     if not folder.is_dir():
         pytest.skip("no ../shared/data/mnist")
     out, _ = run(
-        capsys, "train", "mnist", "--data-dir", str(folder), "--arch", "lenet5", "--epochs", "3", "--quiet"
+        capsys, "train", "mnist", "--data-dir", str(folder), "--arch", "lenet5", "--epochs", "5", "--quiet"
     )
     assert accuracy(out) > 98

@@ -7,6 +7,7 @@
 #include "cpu/conv.h"
 #include "cpu/dispatch.h"
 #include "cpu/pool.h"
+#include "plan/crowding.h"
 
 namespace gemmule::bindings {
 namespace {
@@ -55,21 +56,12 @@ struct ConvArrays {
 
 template <class Call, class Kernels>
 void run(const Kernels& kernels, const Call& call, double flops) {
-  const int members = flops < serial_below ? 1 : num_threads();
+  const int members = flops < serial_below || cores_are_crowded() ? 1 : num_threads();
   const Index each = round_up(cpu::conv_workspace(kernels, call), alignment);
   std::byte* workspace = call_workspace(checked_mul(each, members));
   const py::gil_scoped_release release;
   run_team(members,
            [&](const Team& team) { cpu::conv(kernels, team, call, workspace + each * team.rank()); });
-}
-
-// body(T{}) for the type of some arrays.
-template <class Body>
-void for_real(DType type, const Body& body) {
-  if (type == DType::f64)
-    body(double{});
-  else
-    body(float{});
 }
 
 void conv2d(const py::array& x, const py::array& weight, const std::optional<py::array>& bias, py::array out,
@@ -85,7 +77,7 @@ void conv2d(const py::array& x, const py::array& weight, const std::optional<py:
     require(shape_of(*bias) == Shape{weight.shape(0)}, ErrorKind::shape, "conv2d: bias has shape ",
             shape_of(*bias), ", not ", Shape{weight.shape(0)});
   }
-  for_real(arrays.type, [&]<class T>(T) {
+  for_type(weight, "conv2d: weight", [&]<class T>(T) {
     const cpu::ConvForward<T> call{arrays.sizes,
                                    data<T>(x),
                                    data<T>(weight),
@@ -103,7 +95,7 @@ void conv2d_input_grad(const py::array& dz, const py::array& weight, py::array d
   require_array(dz, arrays.type, "conv2d_input_grad: dz");
   require_array(weight, arrays.type, "conv2d_input_grad: weight");
   require_array(dx, arrays.type, "conv2d_input_grad: dx", true);
-  for_real(arrays.type, [&]<class T>(T) {
+  for_type(weight, "conv2d_input_grad: weight", [&]<class T>(T) {
     const cpu::ConvData<T> call{arrays.sizes,
                                 data<T>(dz),
                                 data<T>(weight),
@@ -121,7 +113,7 @@ void conv2d_weight_grad(const py::array& x, const py::array& dz, py::array dweig
   require_array(x, arrays.type, "conv2d_weight_grad: x");
   require_array(dz, arrays.type, "conv2d_weight_grad: dz");
   require_array(dweight, arrays.type, "conv2d_weight_grad: dweight", true);
-  for_real(arrays.type, [&]<class T>(T) {
+  for_type(dweight, "conv2d_weight_grad: dweight", [&]<class T>(T) {
     const cpu::ConvWeights<T> call{arrays.sizes, data<T>(dz), data<T>(x),
                                    static_cast<T*>(dweight.mutable_data())};
     run(cpu::kernels<T>(), call, arrays.flops());

@@ -2,53 +2,11 @@
 #pragma once
 #include <algorithm>
 
+#include "cpu/ahead.h"
 #include "cpu/gemm_parts.h"
+#include "cpu/in_place.h"
 
 namespace gemmule::cpu {
-
-// What is packed is dense; what stays where it lies saves a copy. That depends on the whole product, never on
-// a member's block of it. Up to this many rows or columns A may stay.
-inline constexpr Index few_rows = 256;
-
-// How many lines, so far apart, stay in an L1 of 64 sets and 8 ways: those that are powers of two apart meet
-// in few sets.
-template <class T>
-Index lines_in_l1(Index stride) {
-  Index sets = 64, bytes = stride * static_cast<Index>(sizeof(T));
-  if (bytes % 64 != 0) return sets * 8;
-  for (bytes /= 64; sets > 1 && bytes % 2 == 0; bytes /= 2) sets /= 2;
-  return sets * 8;
-}
-
-// A row by row is read through one line of each of its tile's rows at a time; strides of 2 KB would put more
-// of them on one L1 set (4 KB apart, 8 ways) than it holds.
-template <class T>
-bool crowds_l1(Index row_stride) {
-  return row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
-}
-
-// A by columns is read through a line of each column, and a page of it where they lie far apart: 256 x 256 x
-// 784 runs at 46 GFLOP/s in place, 77 packed (Zen 3, one thread). Columns of a line are as dense as packed
-// ones.
-template <class T>
-bool a_in_place(const Gemm<T>& call) {
-  if (call.a_form != Form::strided) return true;
-  if (call.a.row_stride == 1)
-    return call.a.col_stride * static_cast<Index>(sizeof(T)) <= 64 || call.b.cols <= 16;
-  if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
-  return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
-}
-
-// So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
-// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet.
-template <class T>
-bool b_in_place(const Gemm<T>& call) {
-  const MatrixView<const T>& b = call.b;
-  const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T));
-  if (b.col_stride != 1 || row_bytes >= 4096) return false;
-  if (lines_in_l1<T>(b.row_stride) < std::min<Index>(b.rows, 256)) return call.a.rows <= 16;
-  return call.a.rows <= (b.rows * row_bytes <= 64 * 1024 ? few_rows : 32);
-}
 
 // A C of this many bytes is not in L2 when its turn comes: 4096 x 4096 went from 86 to 90 % of the ceiling
 // with its tiles prefetched, MNIST's step from 655 to 663 us.
@@ -259,7 +217,7 @@ class BlockGemm {
   // A run of strips from t on, with all panels of the block.
   void multiply_strip(Index t, Span cols, Span depth, bool first, bool last) {
     Strips strips = strips_from(t, run_from(t), depth, first, last);
-    Ahead ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
+    Ahead<T> ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
     for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
       ahead.fetch();
       multiply(strips, panel, cols, depth, last);
@@ -298,37 +256,10 @@ class BlockGemm {
     strips.kernel[vectors - 1](tile);
   }
 
-  // What the next strips are made of, fetched into L2 a few lines at a time while the tiles of these are
-  // computed: a strip of 6 x 341 then packs in 1,500 ticks, and otherwise in 3,000 (Zen 3, products of 1024).
-  struct Ahead {
-    static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-    const T* const* list = nullptr;  // where the rows are, from `first` of each on; or
-    const T* first_row = nullptr;    // they are `step` apart
-    Index first = 0, step = 0;
-    Index rows = 0, lines = 0;  // lines of a row
-    Index share = 0;            // lines at a time
-
-    void fetch() {
-      for (Index i = 0; i < share; ++i, at_ += line) {
-        if (left_ == 0) {
-          if (row_ == rows) return;
-          at_ = list ? list[row_] + first : first_row + row_ * step;
-          ++row_, left_ = lines;
-        }
-        --left_;
-        __builtin_prefetch(at_, 0, 2);
-      }
-    }
-
-   private:
-    const T* at_ = nullptr;
-    Index row_ = 0, left_ = 0;
-  };
-
   // Of the strips from tile t on, in so many calls.
-  Ahead lines_ahead(Index t, Span depth, Index calls) const {
-    constexpr Index line = Ahead::line;
-    Ahead ahead;
+  Ahead<T> lines_ahead(Index t, Span depth, Index calls) const {
+    constexpr Index line = Ahead<T>::line;
+    Ahead<T> ahead;
     if (t >= tiles_) return ahead;
     const MatrixView<const T>& a = call_.a;
     const Index last = t + run_from(t);

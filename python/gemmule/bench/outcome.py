@@ -78,7 +78,7 @@ class Outcome:
             for sample in samples
             if label != OURS_BF16 and not (label == OURS and self._transformed)
         ]
-        return max(*self.ceiling_rounds, *rates)
+        return max([*self.ceiling_rounds, *rates])
 
     @property
     def _transformed(self) -> bool:
