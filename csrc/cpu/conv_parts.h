@@ -7,16 +7,15 @@
 
 namespace gemmule::cpu {
 
-// Output rows [begin, end) of an image and the part of the image that their windows cover, zeros outside it:
-// where it lies inside, read in place; else copied.
+// The part of an image that the windows of some outputs cover.
 template <class T>
 struct Band {
   const T* data;  // the first window's first element
   Index pitch;    // elements between its rows
 };
 
-// Elements that the windows of `rows` x `cols` outputs cover; windows may begin inside the image (before <
-// 0).
+// Along one axis: pixels that the windows of so many outputs cover, and whether they lie inside the image.
+// `before` may be negative: the first window then begins inside it.
 inline Index covered(const WindowAxis& axis, Index outputs) {
   return (outputs - 1) * axis.stride + axis.extent();
 }
@@ -25,6 +24,7 @@ inline bool within(const WindowAxis& axis, Span outputs, Index size) {
   return first >= 0 && first + covered(axis, outputs.size()) <= size;
 }
 
+// In place where all windows lie inside the image, else a copy in `buffer` with zeros around it.
 template <class T>
 Band<T> band_of(const T* image, Index height, Index width, Index channels, const Window& window, Span rows,
                 Span cols, T* buffer) {
@@ -82,7 +82,7 @@ struct Strands {
   Index row_, count_, taps_y_, step_y_, run_, apart_;
 };
 
-// A stretch of a strand that is one sum in a register: where it begins, and how long its runs are.
+// Where element p of a strand lies in the band, from the window's first.
 inline Index place_in(const Strand& s, Index p) {
   return s.offset + p / s.run * (s.run + s.apart) + p % s.run;
 }
