@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <set>
@@ -95,8 +96,11 @@ void Barrier::wait() {
     if (phase_.load(std::memory_order_acquire) != phase) return;
     pause();
   }
-  sleeps_.fetch_add(1, std::memory_order_relaxed);
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
   while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase, std::memory_order_acquire);
+  const auto slept = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+  asleep_.fetch_add(static_cast<Index>(slept.count()), std::memory_order_relaxed);
 }
 
 Hands::Hands(int members) : of_(std::make_unique<Hand[]>(static_cast<std::size_t>(members))) {}

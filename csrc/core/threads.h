@@ -22,12 +22,13 @@ class Barrier {
  public:
   explicit Barrier(int members) : members_(members), waiting_(0), phase_(0) {}
   void wait();
-  // Waits so far that spinning did not bridge: many of them mean that another process holds a core of ours.
-  long sleeps() const { return sleeps_.load(std::memory_order_relaxed); }
+  // Nanoseconds that members have slept so far, in waits that spinning did not bridge: much of it means that
+  // another process holds a core of ours.
+  Index asleep() const { return asleep_.load(std::memory_order_relaxed); }
 
  private:
   const int members_;
-  std::atomic<long> sleeps_{0};
+  std::atomic<Index> asleep_{0};
   alignas(64) std::atomic<int> waiting_;
   alignas(64) std::atomic<std::uint32_t> phase_;
 };
@@ -73,7 +74,7 @@ class Team {
   void barrier() const {
     if (size_ > 1) table_->barrier->wait();
   }
-  long sleeps() const { return size_ > 1 ? table_->barrier->sleeps() : 0; }
+  Index asleep() const { return size_ > 1 ? table_->barrier->asleep() : 0; }
   // Whether the members meet and deal: a team of one, or one without a table, does not.
   bool meets() const { return size_ > 1 && table_; }
   // The leading member's pointer, for all. A barrier; another comes before it is called again.

@@ -8,6 +8,9 @@ namespace {
 constexpr std::chrono::duration<double> window{0.02};  // several time slices of a scheduler
 constexpr std::chrono::duration<double> trial{0.005};
 constexpr std::chrono::milliseconds rest{250};
+// Of a team's time, on the average of those who wait for one. A core shared with another process takes half
+// of it; long ops whose shares are uneven, or cores of different speed, much less.
+constexpr double much_sleep = 0.25;
 
 std::atomic<std::chrono::steady_clock::duration> crowded_until{std::chrono::steady_clock::duration::zero()};
 
@@ -21,25 +24,27 @@ bool Crowding::enter(Mode mode) {
   const bool changes = (mode == Mode::team) != (mode_ == Mode::team);
   mode_ = mode;
   steps_ = 0;
-  sleeps_ = 0;
+  asleep_ = 0;
   time_ = Seconds(0);
   return changes;
 }
 
-bool Crowding::ends_slice(long sleeps) {
+bool Crowding::ends_slice(Index asleep) {
   if (team_ == 1) return false;
   const auto now = Clock::now();
   time_ += now - mark_;
   mark_ = now;
-  sleeps_ += sleeps - sleeps_before_;
-  sleeps_before_ = sleeps;
+  asleep_ += asleep - asleep_before_;
+  asleep_before_ = asleep;
   ++steps_;
   const double step = time_.count() / static_cast<double>(steps_);
   switch (mode_) {
     case Mode::team:
       if (time_ < window || steps_ < 4) return false;
       team_step_ = step;
-      return enter(sleeps_ > steps_ ? Mode::trial : Mode::team);
+      return enter(1e-9 * static_cast<double>(asleep_) > much_sleep * (team_ - 1) * time_.count()
+                       ? Mode::trial
+                       : Mode::team);
     case Mode::trial:
       if (time_ < trial) return false;
       if (step >= team_step_) return enter(Mode::team);

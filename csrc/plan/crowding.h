@@ -23,11 +23,11 @@ class Crowding {
   int members() const { return mode_ == Mode::team ? team_ : 1; }
   void begin_slice() {
     mark_ = Clock::now();
-    sleeps_before_ = 0;
+    asleep_before_ = 0;
   }
-  // Called by the leading member after each step; true when the team should be formed anew. `sleeps`: waits
-  // of this slice that spinning did not bridge.
-  bool ends_slice(long sleeps);
+  // Called by the leading member after each step; true when the team should be formed anew. `asleep`: what
+  // members slept in this slice, in nanoseconds.
+  bool ends_slice(Index asleep);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -39,10 +39,10 @@ class Crowding {
   int team_ = 1;
   Mode mode_ = Mode::team;
   Clock::time_point mark_;
-  long sleeps_before_ = 0;
+  Index asleep_before_ = 0;
   // Since the mode was entered or, with a team, since it was last judged.
   Index steps_ = 0;
-  long sleeps_ = 0;
+  Index asleep_ = 0;
   Seconds time_{0};
   double team_step_ = 0;  // seconds, when it looked crowded
 };

@@ -172,7 +172,7 @@ class Trainer::Loop {
     }
     if (number == 0) end_epoch();
     const bool full = result_.means.capacity() - result_.means.size() < tally_.means();
-    over_ = crowding_.ends_slice(team.sleeps()) || full || complete();
+    over_ = crowding_.ends_slice(team.asleep()) || full || complete();
     if (number == 0 && !over_) begin_epoch(epoch);
   }
 
