@@ -76,6 +76,38 @@ ValueId pool(PyGraph& self, OpKind op, ValueId x, const Window& window, bool cou
   return g.apply(op, {x}, attrs, name);
 }
 
+// Statistics of the batch, which then move the running ones along where `track`, or those given.
+ValueId batch_norm(PyGraph& self, ValueId x, const std::optional<std::array<ValueId, 2>>& affine,
+                   const std::array<ValueId, 2>& running, double eps, double momentum, bool training,
+                   const std::string& name) {
+  Graph& g = self.graph;
+  Attrs attrs;
+  attrs.eps = eps;
+  ValueId stats;
+  if (training) {
+    stats = g.apply(OpKind::batch_stats, {x}, attrs, name + " statistics");
+    attrs.momentum = momentum;
+    for (const Index row : {0, 1}) {
+      const Value& state = g.value(running[static_cast<std::size_t>(row)]);
+      const int parameter = state.parameter;
+      attrs.row = row == 0 ? 0 : 2;  // the mean, the unbiased variance
+      const ValueId next = g.apply(OpKind::track, {stats}, attrs, "next " + state.name);
+      require(parameter >= 0 && g.info(next).dims == g.info(running[static_cast<std::size_t>(row)]).dims,
+              ErrorKind::shape, "batch_norm: running statistics do not fit x ", g.info(x).dims);
+      g.value(next).home = Home::next_state;
+      g.value(next).parameter = parameter;
+    }
+  } else {
+    stats = g.apply(OpKind::running_stats, {running[0], running[1]}, attrs, name + " statistics");
+  }
+  std::vector<ValueId> in{x, stats};
+  if (affine) in.insert(in.end(), affine->begin(), affine->end());
+  attrs = {};
+  attrs.affine = affine.has_value();
+  attrs.constant = !training;
+  return g.apply(OpKind::batch_norm, std::move(in), attrs, name);
+}
+
 // Functions of (prediction, target), each with arrays of its own.
 void set_custom_loss(PyGraph& self, ValueId output, py::object value, py::object gradient) {
   Graph& g = self.graph;
@@ -198,6 +230,8 @@ void bind_graph(py::module_& m) {
           },
           py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("count_padding"),
           py::arg("name"))
+      .def("batch_norm", &batch_norm, py::arg("x"), py::arg("affine"), py::arg("running"), py::arg("eps"),
+           py::arg("momentum"), py::arg("training"), py::arg("name"))
       .def("python", &python_op, py::arg("x"), py::arg("dims"), py::arg("forward"), py::arg("backward"),
            py::arg("name"))
       .def("custom_loss", &set_custom_loss, py::arg("output"), py::arg("value"), py::arg("gradient"))

@@ -82,6 +82,8 @@ void conv2d(const py::array& x, const py::array& weight, const std::optional<py:
                                    data<T>(x),
                                    data<T>(weight),
                                    bias ? data<T>(*bias) : nullptr,
+                                   nullptr,
+                                   nullptr,
                                    act,
                                    static_cast<T>(slope),
                                    static_cast<T*>(out.mutable_data())};

@@ -3,25 +3,19 @@
 
 #include <algorithm>
 
-#include "cpu/conv.h"
 #include "cpu/dispatch.h"
 #include "cpu/gemm.h"
+#include "cpu/ops.h"
 #include "cpu/panels.h"
-#include "cpu/pool.h"
 #include "cpu/update.h"
 
 namespace gemmule::cpu {
 namespace {
 
-constexpr Index line = alignment / static_cast<Index>(sizeof(float));
-
 template <class T>
 MatrixView<const T> matrix(const Operand& x) {
   return {x.as<const T>(), x.rows, x.cols, x.cols, 1};
 }
-
-// Whether the op adds to what its result holds.
-bool adds(const OpCall& call) { return call.attrs.accumulate && !call.scalars.first; }
 
 template <class T>
 void run_gemm(const OpCall& call, Gemm<T> g) {
@@ -79,60 +73,6 @@ Gemm<T> matmul_gemm(const OpCall& call) {
 template <class T>
 void dense(const OpCall& call) {
   run_gemm<T>(call, dense_gemm<T>(call));
-}
-
-// The image x of a convolution, the result z and its filters.
-ConvSizes conv_sizes(const OpCall& call, const Operand& x, const Operand& weight) {
-  ConvSizes s;
-  s.images = x.rows;
-  s.height = x.dims[0];
-  s.width = x.dims[1];
-  s.channels = x.dims[2];
-  s.filters = weight.rows;
-  s.groups = call.attrs.groups;
-  s.window = call.attrs.window;
-  return s;
-}
-
-template <class T>
-ConvForward<T> conv_forward(const OpCall& call) {
-  return {conv_sizes(call, call.in[0], call.in[1]),
-          call.in[0].as<const T>(),
-          call.in[1].as<const T>(),
-          call.in.size() > 2 ? call.in[2].as<const T>() : nullptr,
-          call.attrs.act,
-          static_cast<T>(call.attrs.slope),
-          call.out.as<T>()};
-}
-
-template <class T>
-ConvData<T> conv_data(const OpCall& call) {
-  return {conv_sizes(call, call.out, call.in[1]),
-          call.in[0].as<const T>(),
-          call.in[1].as<const T>(),
-          call.in.size() > 2 ? call.in[2].as<const T>() : nullptr,
-          call.attrs.act,
-          static_cast<T>(call.attrs.slope),
-          call.out.as<T>()};
-}
-
-template <class T>
-ConvWeights<T> conv_weights(const OpCall& call) {
-  return {conv_sizes(call, call.in[1], call.out), call.in[0].as<const T>(), call.in[1].as<const T>(),
-          call.out.as<T>(), adds(call)};
-}
-
-template <class T>
-void conv2d(const OpCall& call) {
-  conv(kernels<T>(), call.team, conv_forward<T>(call), call.workspace);
-}
-template <class T>
-void conv2d_data(const OpCall& call) {
-  conv(kernels<T>(), call.team, conv_data<T>(call), call.workspace);
-}
-template <class T>
-void conv2d_weights(const OpCall& call) {
-  conv(kernels<T>(), call.team, conv_weights<T>(call), call.workspace);
 }
 
 // The optimizer's step on a stretch of a parameter, `count` elements from `offset` on, whose gradient was
@@ -266,123 +206,58 @@ void loss_grad(const OpCall& call) {
                                  call.out.as<T>() + rows.begin * pred.cols);
 }
 
-PoolShape pool_over(const Operand& images, const Attrs& attrs) {
-  return pool_shape(attrs.window, images.dims, attrs.count_padding);
-}
-
-template <class T>
-void max_pool(const OpCall& call) {
-  cpu::max_pool(call.team, pool_over(call.in[0], call.attrs), call.in[0].rows, call.in[0].as<const T>(),
-                call.out.as<T>(), call.also.as<std::uint8_t>());
-}
-
-template <class T>
-void max_pool_grad(const OpCall& call) {
-  cpu::max_pool_grad(call.team, pool_over(call.out, call.attrs), call.out.rows, call.in[0].as<const T>(),
-                     call.in[1].as<const std::uint8_t>(), call.out.as<T>());
-}
-
-template <class T>
-void avg_pool(const OpCall& call) {
-  cpu::avg_pool(call.team, pool_over(call.in[0], call.attrs), call.in[0].rows, call.in[0].as<const T>(),
-                call.out.as<T>());
-}
-
-template <class T>
-void avg_pool_grad(const OpCall& call) {
-  cpu::avg_pool_grad(call.team, pool_over(call.out, call.attrs), call.out.rows, call.in[0].as<const T>(),
-                     call.out.as<T>());
-}
-
 void nothing(const OpCall&) {}  // a reshape is its input under another name
 
 template <class T>
-OpKernel kernel_of(OpKind op) {
+CpuOp op_of(OpKind op) {
+  constexpr auto dense_workspace = [](const OpCall& call) {
+    return gemm_workspace(kernels<T>(), dense_gemm<T>(call));
+  };
+  constexpr auto dense_path = [](const OpCall& call) { return gemm_path(kernels<T>(), dense_gemm<T>(call)); };
+  constexpr auto matmul_workspace = [](const OpCall& call) {
+    return gemm_workspace(kernels<T>(), matmul_gemm<T>(call));
+  };
+  constexpr auto matmul_path = [](const OpCall& call) {
+    return gemm_path(kernels<T>(), matmul_gemm<T>(call));
+  };
   switch (op) {
     case OpKind::dense:
-      return dense<T>;
+      return {dense<T>, dense_workspace, dense_path};
     case OpKind::matmul:
-      return matmul<T>;
-    case OpKind::conv2d:
-      return conv2d<T>;
-    case OpKind::conv2d_data:
-      return conv2d_data<T>;
-    case OpKind::conv2d_weights:
-      return conv2d_weights<T>;
+      return {matmul<T>, matmul_workspace, matmul_path};
     case OpKind::sum_rows:
-      return sum_rows<T>;
+      return {sum_rows<T>};
     case OpKind::activation:
-      return activation<T>;
+      return {activation<T>};
     case OpKind::activation_grad:
-      return activation_grad<T>;
+      return {activation_grad<T>};
     case OpKind::softmax:
-      return softmax<T>;
+      return {softmax<T>};
     case OpKind::softmax_grad:
-      return softmax_grad<T>;
+      return {softmax_grad<T>};
     case OpKind::dropout:
-      return dropout<T>;
+      return {dropout<T>};
     case OpKind::add:
-      return add<T>;
-    case OpKind::max_pool:
-      return max_pool<T>;
-    case OpKind::max_pool_grad:
-      return max_pool_grad<T>;
-    case OpKind::avg_pool:
-      return avg_pool<T>;
-    case OpKind::avg_pool_grad:
-      return avg_pool_grad<T>;
+      return {add<T>};
     case OpKind::loss:
-      return loss<T>;
+      return {loss<T>};
     case OpKind::loss_grad:
-      return loss_grad<T>;
+      return {loss_grad<T>};
     case OpKind::reshape:
-      return nothing;
+      return {nothing, nullptr, [](const OpCall&) { return "view"; }};
     case OpKind::python:
     case OpKind::python_grad:
     case OpKind::python_loss:
     case OpKind::python_loss_grad:
-      return nullptr;  // the plan's own
+      return {};  // the plan's own
+    default:
+      break;
   }
-  return nullptr;
+  const CpuOp of_images = image_op<T>(op);
+  return of_images.run ? of_images : norm_op<T>(op);
 }
 
-template <class T>
-Index workspace_of(OpKind op, const OpCall& call) {
-  switch (op) {
-    case OpKind::dense:
-      return gemm_workspace(kernels<T>(), dense_gemm<T>(call));
-    case OpKind::matmul:
-      return gemm_workspace(kernels<T>(), matmul_gemm<T>(call));
-    case OpKind::conv2d:
-      return conv_workspace(kernels<T>(), conv_forward<T>(call));
-    case OpKind::conv2d_data:
-      return conv_workspace(kernels<T>(), conv_data<T>(call));
-    case OpKind::conv2d_weights:
-      return conv_workspace(kernels<T>(), conv_weights<T>(call));
-    default:
-      return 0;
-  }
-}
-
-template <class T>
-const char* path_of(OpKind op, const OpCall& call) {
-  switch (op) {
-    case OpKind::dense:
-      return gemm_path(kernels<T>(), dense_gemm<T>(call));
-    case OpKind::matmul:
-      return gemm_path(kernels<T>(), matmul_gemm<T>(call));
-    case OpKind::conv2d:
-      return conv_path(conv_forward<T>(call).sizes);
-    case OpKind::conv2d_data:
-      return conv_path(conv_data<T>(call).sizes);
-    case OpKind::conv2d_weights:
-      return conv_path(conv_weights<T>(call).sizes);
-    case OpKind::reshape:
-      return "view";
-    default:
-      return "vector";
-  }
-}
+CpuOp op_of(OpKind op, DType type) { return type == DType::f64 ? op_of<double>(op) : op_of<float>(op); }
 
 template <class T>
 double max_abs(const Operand& x, const Team& team) {
@@ -419,12 +294,14 @@ void weights_from_panels(Index rows, Index cols, const void* panels, void* matri
 
 const Backend backend = {
     "cpu",
-    [](OpKind op, DType type) { return type == DType::f64 ? kernel_of<double>(op) : kernel_of<float>(op); },
+    [](OpKind op, DType type) { return op_of(op, type).run; },
     [](OpKind op, DType type, const OpCall& call) {
-      return type == DType::f64 ? workspace_of<double>(op, call) : workspace_of<float>(op, call);
+      const auto workspace = op_of(op, type).workspace;
+      return workspace ? workspace(call) : 0;
     },
     [](OpKind op, DType type, const OpCall& call) {
-      return type == DType::f64 ? path_of<double>(op, call) : path_of<float>(op, call);
+      const auto path = op_of(op, type).path;
+      return path ? path(call) : "vector";
     },
     [] { return active().name; },
     update,

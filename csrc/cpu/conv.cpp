@@ -16,7 +16,7 @@ Sliding<T> sliding(const ConvForward<T>& call, const T* panels) {
   const Index row = s.out_width() * s.filters;
   return {call.x,   s.images,  s.height,  s.width,  s.channels,     s.groups,      is_depthwise(s),
           s.window, panels,    s.filters, call.z,   s.out_height(), s.out_width(), s.out_height() * row,
-          row,      s.filters, call.bias, call.act, call.slope,     nullptr};
+          row,      s.filters, call.bias, call.act, call.slope,     nullptr,       call.residual};
 }
 
 template <class T>
@@ -24,13 +24,29 @@ Index filters_size(const GemmKernels<T>& k, Index groups, Index depth, Index fil
   return aligned<T>(checked_mul(groups, panel_elements(k, depth, filters)));
 }
 
+// Filters in panels, times their scale. Each member scales what it packed.
 template <class T>
-void pack_filters(const GemmKernels<T>& k, const Team& team, const ConvSizes& s, const T* weight, T* panels) {
-  const Index depth = s.depth(), filters = s.group_filters();
-  if (is_depthwise(s)) return to_panels(k, team, {weight, depth, s.filters, 1, depth}, panels);
-  for (Index g = 0; g < s.groups; ++g)
-    to_panels(k, team, {weight + g * filters * depth, depth, filters, 1, depth},
-              panels + g * panel_elements(k, depth, filters));
+void pack_filters(const GemmKernels<T>& k, const Team& team, const ConvForward<T>& call, T* panels) {
+  const ConvSizes& s = call.sizes;
+  const bool depthwise = is_depthwise(s);
+  const Index depth = s.depth(), filters = depthwise ? s.filters : s.group_filters();
+  const Index width = panel_width(k, filters);
+  const Span mine = team.share(filters, width);
+  for (Index first = 0; first < s.filters; first += filters) {
+    T* const group = panels + first / filters * panel_elements(k, depth, filters);
+    to_panels(k, team, {call.weight + first * depth, depth, filters, 1, depth}, group);
+    if (!call.scale) continue;
+    for (Index j = mine.begin; j < mine.end; j += width)
+      for (Index p = 0; p < depth; ++p)
+        for (Index i = 0; i < std::min(width, mine.end - j); ++i)
+          group[j * depth + p * width + i] *= call.scale[first + j + i];
+  }
+}
+
+// The epilogue of a product has no scale and no residual.
+template <class T>
+bool is_gemm(const ConvForward<T>& call) {
+  return is_gemm(call.sizes) && !call.scale && !call.residual;
 }
 
 template <class T>
@@ -147,7 +163,8 @@ Sliding<T> sliding(const ConvData<T>& call, const Phase& py, const Phase& px, co
           nullptr,
           call.saved ? call.act : Act::identity,
           call.slope,
-          call.saved ? call.saved + start : nullptr};
+          call.saved ? call.saved + start : nullptr,
+          nullptr};
 }
 
 // body(py, px) for all pixels of x, by phases.
@@ -177,13 +194,19 @@ void clear(const Team& team, const ConvData<T>& call, const Phase& py, const Pha
 
 }  // namespace
 
-const char* conv_path(const ConvSizes& sizes) {
-  return is_gemm(sizes) ? "gemm" : is_depthwise(sizes) ? "depthwise" : "direct";
+template <class T>
+const char* conv_path(const ConvForward<T>& call) {
+  return is_gemm(call) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+}
+
+template <class T>
+const char* conv_path(const ConvData<T>& call) {
+  return is_gemm(call.sizes) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
 }
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
-  if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
+  if (is_gemm(call)) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
   return checked_mul(
@@ -193,12 +216,12 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& call, void* workspace) {
-  if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
+  if (is_gemm(call)) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =
       static_cast<T*>(workspace) + filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
-  pack_filters(kernels.gemm, team, s, call.weight, panels);
+  pack_filters(kernels.gemm, team, call, panels);
   team.barrier();
   Slider<T>(kernels, sliding<T>(call, panels), buffer).run(team);
   team.barrier();  // the leading member's workspace is its own again
@@ -236,6 +259,8 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, 
 }
 
 #define GEMMULE_INSTANTIATE(T)                                                         \
+  template const char* conv_path<T>(const ConvForward<T>&);                            \
+  template const char* conv_path<T>(const ConvData<T>&);                               \
   template Index conv_workspace<T>(const Kernels<T>&, const ConvForward<T>&);          \
   template Index conv_workspace<T>(const Kernels<T>&, const ConvData<T>&);             \
   template void conv<T>(const Kernels<T>&, const Team&, const ConvForward<T>&, void*); \

@@ -23,16 +23,19 @@ struct ConvSizes {
   Index depth() const { return window.taps() * group_channels(); }
 };
 
-// z = act(x * W + bias), act applied elementwise.
+// z = act(x * (scale W) + bias + residual), act applied elementwise; scale and bias are by filter, residual
+// is like z, each nullptr for none.
 template <class T>
 struct ConvForward {
   ConvSizes sizes;
   const T* x;
   const T* weight;
   const T* bias = nullptr;
+  const T* scale = nullptr;
+  const T* residual = nullptr;
   Act act = Act::identity;
   T slope = 1;
-  T* z;
+  T* z = nullptr;
 };
 
 // dx from dz; times act'(saved), where `saved` (like x) is given.
@@ -66,7 +69,12 @@ template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call);
 
 // How it is computed, for people: "gemm", "direct".
-const char* conv_path(const ConvSizes& sizes);
+template <class T>
+const char* conv_path(const ConvForward<T>& call);
+template <class T>
+const char* conv_path(const ConvData<T>& call);
+template <class T>
+const char* conv_path(const ConvWeights<T>& call);
 
 // Called by every member of the team; `workspace` is the member's own. Every element is made by one member
 // in an order that depends on the sizes alone. Ends without a barrier.

@@ -30,7 +30,8 @@ struct Sliding {
   const T* bias;
   Act act;
   T slope;
-  const T* saved;  // where out lies in it, act' is taken
+  const T* saved;     // where out lies in it, act' is taken
+  const T* residual;  // like out, added to it
 };
 
 template <class T>
@@ -194,12 +195,12 @@ class Slider {
   }
 
   bool in_registers() const {
-    return !call_.saved && (call_.act == Act::relu || call_.act == Act::leaky_relu);
+    return !call_.saved && !call_.residual && (call_.act == Act::relu || call_.act == Act::leaky_relu);
   }
 
-  // The activations that cost more, or the derivative, over what was just made.
+  // The residual, the activations that cost more, or the derivative, over what was just made.
   void finish(Index rows, T* out) const {
-    if (call_.act == Act::identity || in_registers()) return;
+    if (in_registers() || (call_.act == Act::identity && !call_.residual)) return;
     const bool dense = call_.pixel_step == call_.filters;
     const Index stretch = (dense ? call_.out_width : 1) * call_.filters;
     for (Index i = 0; i < rows; ++i)
@@ -208,7 +209,8 @@ class Slider {
         if (call_.saved)
           kernels_.element.activation_grad(call_.act, call_.slope, stretch, at,
                                            call_.saved + (at - call_.out), at);
-        else
+        if (call_.residual) kernels_.element.add(stretch, at, call_.residual + (at - call_.out), at);
+        if (!call_.saved && call_.act != Act::identity)
           kernels_.element.activation(call_.act, call_.slope, stretch, at, at);
       }
   }

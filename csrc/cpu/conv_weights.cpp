@@ -224,6 +224,11 @@ void depthwise_gradient(const Kernels<T>& kernels, const Team& team, const ConvW
 }  // namespace
 
 template <class T>
+const char* conv_path(const ConvWeights<T>& call) {
+  return is_gemm(call.sizes) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+}
+
+template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call) {
   if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
   return checked_mul(WeightGradient<T>::workspace_size(kernels.gemm, call.sizes),
@@ -261,6 +266,7 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& cal
 }
 
 #define GEMMULE_INSTANTIATE(T)                                                \
+  template const char* conv_path<T>(const ConvWeights<T>&);                   \
   template Index conv_workspace<T>(const Kernels<T>&, const ConvWeights<T>&); \
   template void conv<T>(const Kernels<T>&, const Team&, const ConvWeights<T>&, void*);
 GEMMULE_INSTANTIATE(float)

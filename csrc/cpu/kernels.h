@@ -273,6 +273,49 @@ struct PoolKernels {
   void (*avg_grad)(const PoolShape& shape, Index row, const T* dy, T* dx);
 };
 
+// Normalization over the batch, on matrices of contiguous rows whose columns are channels (or those of some
+// pixels side by side): each column has constants of its own. `act` is identity, relu or leaky_relu.
+//   y = act((x - mean) scale + shift + residual)
+template <class T>
+struct NormalizeArgs {
+  const T* x;
+  const T* residual;  // nullptr: none
+  T* y;
+  const T *mean, *scale, *shift;  // by column
+  Act act;
+  T slope;
+};
+
+// sums = sum of d, products = sum of d (x - mean), over the rows, where d = dy act'(saved).
+template <class T>
+struct NormSumsArgs {
+  const T *dy, *x, *saved;  // saved: for an activation
+  const T* mean;            // by column
+  T *sums, *products;
+  Act act;
+  T slope;
+};
+
+// dx = scale d - offset - slant (x - mean)
+template <class T>
+struct NormGradArgs {
+  const T *dy, *x, *saved;
+  T* dx;
+  const T *mean, *scale, *offset, *slant;  // by column
+  Act act;
+  T slope;
+};
+
+// No sum takes more terms than there are rows, at most 384, and what it is added to.
+template <class T>
+struct NormKernels {
+  // sums[j] = sum over rows of (x - mean[j])^2
+  void (*square_sums)(Index rows, Index cols, const T* x, const T* mean, T* sums, bool accumulate);
+  void (*grad_sums)(const NormSumsArgs<T>& args, Index rows, Index cols, bool accumulate);
+  void (*normalize)(const NormalizeArgs<T>& args, Index rows, Index cols);
+  void (*grad)(const NormGradArgs<T>& args, Index rows, Index cols);
+};
+
 template <class T>
 struct Kernels {
   GemmKernels<T> gemm;
@@ -280,6 +323,7 @@ struct Kernels {
   ElementKernels<T> element;
   DepthwiseKernels<T> depthwise;
   PoolKernels<T> pool;
+  NormKernels<T> norm;
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.
   double (*fma_chains)(Index iterations);

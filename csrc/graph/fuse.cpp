@@ -15,10 +15,10 @@ void remove_dead(Graph& graph, const std::vector<ValueId>& keep) {
   for (ValueId id : keep) needed[static_cast<std::size_t>(id)] = true;
   std::vector<Node> alive;
   for (auto node = graph.nodes.rbegin(); node != graph.nodes.rend(); ++node) {
-    const bool writes_gradient =
-        graph.value(node->out).home == Home::gradient || node->op == OpKind::python_grad;
+    const bool writes = graph.value(node->out).home == Home::gradient ||
+                        graph.value(node->out).home == Home::next_state || node->op == OpKind::python_grad;
     const bool also = node->also != no_value && needed[static_cast<std::size_t>(node->also)];
-    if (!needed[static_cast<std::size_t>(node->out)] && !also && !writes_gradient) continue;
+    if (!needed[static_cast<std::size_t>(node->out)] && !also && !writes) continue;
     for (ValueId id : node->in) needed[static_cast<std::size_t>(id)] = true;
     alive.push_back(*node);
     if (!also) alive.back().also = no_value;
@@ -46,12 +46,33 @@ void fold(Graph& graph, const std::vector<ValueId>& keep, const Between& between
   graph.nodes = std::move(folded);
 }
 
+// x + r, where x is made by a batch_norm or a conv2d, once r is there -> that op adds r.
+void fuse_residuals(Graph& graph, const std::vector<ValueId>& keep) {
+  const auto later = [&](const Node& add) {
+    return graph.producer(add.in[0]) > graph.producer(add.in[1]) ? 0U : 1U;
+  };
+  fold(
+      graph, keep,
+      [&](const Node& node) {
+        const bool plain = node.op == OpKind::add && !node.attrs.accumulate && node.in[0] != node.in[1];
+        return plain ? node.in[later(node)] : no_value;
+      },
+      [&](Node& norm, const Node& node) {
+        const bool fits = norm.op == OpKind::batch_norm || norm.op == OpKind::conv2d;
+        if (!fits || norm.attrs.act != Act::identity || norm.attrs.residual) return false;
+        norm.in.push_back(node.in[1 - later(node)]);
+        norm.attrs.residual = true;
+        return true;
+      });
+}
+
 // dense or conv2d, activation -> the same with an activation. A derivative computed from z reads it too and
 // keeps the two apart, one computed from h does not.
 void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
   fold(
       graph, keep, [](const Node& node) { return node.op == OpKind::activation ? node.in[0] : no_value; },
       [](Node& product, const Node& node) {
+        if (join_activation(product, node.attrs)) return true;
         const bool fits = product.op == OpKind::dense || product.op == OpKind::conv2d;
         if (!fits || product.attrs.act != Act::identity) return false;
         product.attrs.act = node.attrs.act;
@@ -86,7 +107,7 @@ void fuse_accumulation(Graph& graph, const std::vector<ValueId>& keep) {
       },
       [](Node& source, const Node&) {
         if (source.op != OpKind::matmul && source.op != OpKind::sum_rows &&
-            source.op != OpKind::conv2d_weights)
+            source.op != OpKind::conv2d_weights && source.op != OpKind::row)
           return false;
         source.attrs.accumulate = true;
         return true;
@@ -117,8 +138,11 @@ void fuse_loss(Graph& graph, ValueId loss) {
 
 void fuse(Graph& graph, const std::vector<ValueId>& keep) {
   remove_dead(graph, keep);
+  fold_norms(graph, keep);
+  fuse_residuals(graph, keep);
   fuse_activations(graph, keep);
   fuse_derivatives(graph, keep);
+  fuse_norm_derivatives(graph, keep);
   fuse_accumulation(graph, keep);
 }
 

@@ -32,6 +32,14 @@ enum class OpKind : std::uint8_t {
   max_pool_grad,
   avg_pool,
   avg_pool_grad,
+  batch_stats,
+  running_stats,
+  track,
+  batch_norm,
+  batch_norm_sums,
+  batch_norm_grad,
+  fold_norm,
+  row,
   python,
   python_grad,
   loss,
@@ -59,6 +67,10 @@ struct Attrs {
   Index groups = 1;
   bool count_padding = true;  // whether an average is taken over a window's padding too
   bool accumulate = false;    // add to what `out` holds, unless a step begins: StepScalars::first
+  double eps = 0, momentum = 0;
+  Index row = 0;
+  // Which inputs of a normalization, or of what it was folded into, there are; see graph/ops/batch_norm.cpp.
+  bool affine = false, residual = false, constant = false, scaled = false;
 };
 
 struct ValueInfo {
@@ -69,17 +81,18 @@ struct ValueInfo {
 
 // Where a value lives.
 enum class Home : std::uint8_t {
-  arena,      // within a step
-  external,   // bound by the caller, or gathered (or listed) by the training loop
-  parameter,  // in a Store
-  gradient,   // beside it
+  arena,       // within a step
+  external,    // bound by the caller, or gathered (or listed) by the training loop
+  parameter,   // in a Store
+  gradient,    // beside it
+  next_state,  // in the place of the gradient of what is not trained but moved along, see StateUpdate
 };
 
 struct Value {
   ValueInfo info;
   std::string name;
   Home home = Home::arena;
-  int parameter = -1;   // index into Graph::parameters for the homes parameter and gradient
+  int parameter = -1;   // index into Graph::parameters for the homes parameter, gradient and next_state
   bool listed = false;  // its rows lie apart, bound as a table of their addresses, see prefer_listed
 };
 

@@ -22,6 +22,11 @@ ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input,
 // what lies between. Values in `keep` are needed and stay as they are.
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
 
+// Parts of `fuse`, for normalizations.
+void fold_norms(Graph& graph, const std::vector<ValueId>& keep);
+bool join_activation(Node& norm, const Attrs& activation);
+void fuse_norm_derivatives(Graph& graph, const std::vector<ValueId>& keep);
+
 // Lets weight matrices, and their gradients, lie in the backend's panels: only where every op that touches a
 // parameter or makes its gradient can take that, and no Python op runs between them; otherwise nothing
 // changes and the answer is false.

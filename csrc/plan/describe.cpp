@@ -27,10 +27,21 @@ bool trains_a_copy(const Graph& graph) {
 std::string fused(const Graph& graph, const Node& node) {
   std::string text;
   if (node.op == OpKind::dense || node.op == OpKind::conv2d) {
-    if (node.in.size() > 2) text += "+ bias ";
+    if (node.attrs.scaled)
+      text += "+ norm ";
+    else if (node.in.size() > (node.attrs.residual ? 3 : 2))
+      text += "+ bias ";
+    if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }
   if (node.op == OpKind::matmul && node.in.size() > 2)
+    text += std::string("x ") + name_of(node.attrs.act) + "' ";
+  if (node.op == OpKind::batch_norm) {
+    if (node.attrs.residual) text += "+ residual ";
+    if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
+  }
+  if ((node.op == OpKind::batch_norm_sums || node.op == OpKind::batch_norm_grad) &&
+      node.attrs.act != Act::identity)
     text += std::string("x ") + name_of(node.attrs.act) + "' ";
   if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);
   if (node.op == OpKind::loss || node.op == OpKind::loss_grad) text += name_of(node.attrs.loss);
@@ -66,9 +77,10 @@ std::string Program::describe(const std::string& title) const {
     const Value& out = graph_.value(node.out);
     const double flops = rule(node.op).cost(graph_, node, capacity_);
     const Index offset = placement_.offset[static_cast<std::size_t>(node.out)];
-    const std::string home = out.home == Home::gradient ? "gradient"
-                             : offset < 0               ? "view"
-                                                        : "arena + " + std::to_string(offset);
+    const std::string home = out.home == Home::gradient     ? "gradient"
+                             : out.home == Home::next_state ? "state"
+                             : offset < 0                   ? "view"
+                                                            : "arena + " + std::to_string(offset);
     std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, called(node).c_str(),
                   fused(graph_, node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
                   flops * 1e-6, home.c_str());

@@ -111,6 +111,7 @@ Tape::Tape(Graph graph, ValueId output, Index capacity) : input_(input_of(graph)
   if (input_grad_ != no_value) keep.push_back(input_grad_);
   fuse(graph, keep);
   program_ = std::make_unique<Program>(cpu::backend, std::move(graph), capacity, keep);
+  state_.emplace(program_->graph());
 }
 
 void Tape::copy_out(ValueId value, std::byte* dst) const {
@@ -127,7 +128,9 @@ void Tape::forward(const std::byte* x, Index rows, std::byte* out, const StepSca
   execution_->members = members;
   rows_ = 0;  // until it has succeeded
   bind_external(*execution_, input_, x);
+  state_->begin();
   program_->run(*execution_, 0, program_->end_of(output_), rows, scalars);
+  state_->commit();
   rows_ = rows;
   scalars_ = scalars;
   copy_out(output_, out);

@@ -2,10 +2,12 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "plan/metrics.h"
 #include "plan/poll.h"
 #include "plan/program.h"
+#include "plan/state_update.h"
 #include "plan/tally.h"
 
 namespace gemmule {
@@ -46,6 +48,7 @@ class Tape {
 
   ValueId input_, output_, seed_ = no_value, input_grad_ = no_value;
   std::unique_ptr<Program> program_;
+  std::optional<StateUpdate> state_;
   std::unique_ptr<Execution> execution_;
   Index rows_ = 0;
   StepScalars scalars_;

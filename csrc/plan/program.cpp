@@ -22,7 +22,7 @@ std::atomic<bool>& verbose_flag() {
 
 using Clock = std::chrono::steady_clock;
 
-// The operands of one call; no op reads more than three values.
+// The operands of one call; no op reads more than six values.
 struct Call {
   Call(const Program& program, const Execution& execution, const Node& node, Index rows) {
     for (ValueId id : node.in) in[count++] = program.operand(execution, id, rows);
@@ -31,7 +31,7 @@ struct Call {
   }
   std::span<const Operand> inputs() const { return {in, count}; }
 
-  Operand in[3];
+  Operand in[6];
   std::size_t count = 0;
   Operand out;
   Operand also{};
@@ -195,7 +195,7 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
     const Value& value = graph_.values[i];
     if (value.home == Home::arena && placement_.offset[i] >= 0)
       execution->address[i] = execution->arena.data() + placement_.offset[i];
-    if (value.home == Home::parameter || value.home == Home::gradient) {
+    if (value.parameter >= 0) {
       const ParameterRef& p = graph_.parameters[static_cast<std::size_t>(value.parameter)];
       std::byte* flat = value.home == Home::parameter ? p.store->values() : p.store->grads();
       execution->address[i] =

@@ -78,6 +78,7 @@ class Trainer::Loop {
       : c_(compiled),
         call_(call),
         stepper_(cpu::backend, optimizer),
+        state_(compiled.program.graph()),
         copy_(copy),
         poll_(poll),
         result_(result),
@@ -109,6 +110,7 @@ class Trainer::Loop {
       find_order(0);
     }
     c_.program.bind_views(*lease_);
+    state_.begin();
     if (!copy_) return;
     copy_->bind(*lease_);
     targets_ = copy_->targets();
@@ -165,6 +167,7 @@ class Trainer::Loop {
     epoch_ = epoch;
     number_ = number;
     if (batch.last) {
+      state_.commit();
       ++scalars_.step;
       ++result_.steps;
       result_.position.at = number == 0 ? 0 : batch.at + batch.rows;
@@ -307,6 +310,7 @@ class Trainer::Loop {
   const Compiled& c_;
   const FitCall& call_;
   Stepper stepper_;
+  const StateUpdate state_;
   const WorkingCopy* copy_;
   std::vector<UpdateTarget> targets_;
   Poll& poll_;

@@ -8,6 +8,7 @@
 #include "plan/crowding.h"
 #include "plan/forward.h"
 #include "plan/gather.h"
+#include "plan/state_update.h"
 #include "plan/working_copy.h"
 
 namespace gemmule {

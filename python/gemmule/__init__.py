@@ -20,6 +20,7 @@ from .history import History
 from .layers import (
     Activation,
     AvgPool2d,
+    BatchNorm,
     Conv1d,
     Conv2d,
     Dense,
@@ -48,6 +49,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "AvgPool2d",
+    "BatchNorm",
     "Callback",
     "Conv1d",
     "Conv2d",

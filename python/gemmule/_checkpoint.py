@@ -171,7 +171,7 @@ def require_same(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> N
 
 def _difference(tensors: Mapping[str, Array], network: "Network") -> str:
     """The first parameter whose shape is another, for people."""
-    ours = {name: parameter.shape for name, parameter in network.named_parameters()}
+    ours = {name: array.shape for name, array in network.state_dict().items()}
     theirs = {name: tensor.shape for name, tensor in tensors.items()}
     for name in {**ours, **theirs}:
         if ours.get(name) != theirs.get(name):

@@ -116,6 +116,18 @@ class Graph:
         name: str,
     ) -> int:
         """`count_padding`: divide by the kernel's size, or else by the window's elements inside the image."""
+    def batch_norm(
+        self,
+        x: int,
+        affine: Sequence[int] | None,
+        running: Sequence[int],
+        eps: float,
+        momentum: float,
+        training: bool,
+        name: str,
+    ) -> int:
+        """affine: (weight, bias). running: (mean, variance), which `training` moves along, when the step is
+        complete, by the batch's; else they are what x is normalized by."""
     def python(
         self,
         x: int,

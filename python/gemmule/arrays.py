@@ -51,6 +51,14 @@ def not_negative(value: Any, what: str) -> float:
     return number
 
 
+def positive(value: Any, what: str) -> float:
+    """`value` as a finite float above 0; TypeError and ValueError name the argument."""
+    number = real_number(value, what)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{what} is {value}; it must be finite and above 0")
+    return number
+
+
 def fraction(value: Any, what: str) -> float:
     """`value` as a float of at least 0 and below 1; TypeError and ValueError name the argument."""
     number = real_number(value, what)

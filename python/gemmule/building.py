@@ -11,7 +11,7 @@ from . import _layout, initializers
 from .arrays import Array, Shape, real_array, shown
 from .errors import DTypeError, ShapeError
 from .layers.base import Layer, Revision
-from .parameters import Block, Parameter, Segment
+from .parameters import Block, Segment
 
 if TYPE_CHECKING:
     from .network import Network
@@ -128,20 +128,25 @@ class Declared:
 
 
 def allocate(network: "Network", fresh: list[Layer], *, initial: bool) -> None:
-    """Place the segments of `fresh` layers in one block, with initial values or zeros."""
+    """Place the parameters of `fresh` layers in one block and their state in another, with initial values or
+    zeros."""
     segments: dict[int, tuple[str, Segment]] = {}
     for name, segment, _ in network._walk("", True, set()):
         if segment.block is None:
             segments[id(segment)] = name, segment
         elif segment.block.dtype != network.dtype:
             raise DTypeError(f"Network: {name} is {segment.block.dtype}, the network {network.dtype}")
-    if segments:
-        values = _initial_values(network, list(segments.values())) if initial else []
-        block = Block(network.dtype, [segment.size for _, segment in segments.values()])
-        for index, (_, segment) in enumerate(segments.values()):
-            segment.block, segment.index = block, index
-            if initial:
-                segment.view()[...] = values[index]
+    named = list(segments.values())
+    values = _initial_values(network, named) if initial else [np.float64(0)] * len(named)
+    blocks = {
+        is_state: Block(network.dtype, [segment.size for _, segment in named if segment.is_state == is_state])
+        for is_state in {segment.is_state for _, segment in named}
+    }
+    counts = dict.fromkeys(blocks, 0)
+    for (_, segment), value in zip(named, values, strict=True):
+        segment.block, segment.index = blocks[segment.is_state], counts[segment.is_state]
+        counts[segment.is_state] += 1
+        segment.values[...] = value
     for layer in fresh:
         layer._stage = "built"
     Revision.count += 1
@@ -180,7 +185,7 @@ def sliced(network: "Network", index: slice) -> "Network":
     )
 
 
-def load_state(parameters: Mapping[str, Parameter], state: Mapping[str, ArrayLike], strict: bool) -> None:
+def load_state(parameters: Mapping[str, Array], state: Mapping[str, ArrayLike], strict: bool) -> None:
     """Check everything, then copy."""
     if not isinstance(state, Mapping):
         raise TypeError(f"load_state_dict: state must map names to arrays, not {type(state).__name__}")

@@ -24,6 +24,7 @@ from .errors import FileError
 from .layers import (
     Activation,
     AvgPool2d,
+    BatchNorm,
     Conv1d,
     Conv2d,
     Dense,
@@ -40,7 +41,9 @@ FORMAT_VERSION = 1
 TRAINING_PREFIX = "training/"  # of the tensors that a checkpoint holds beside the model's
 _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
-_BUILT_IN = (Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, Activation, Dropout, Flatten)
+_BUILT_IN = (
+    Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, Activation, Dropout, Flatten,
+)  # fmt: skip
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
 
 CustomObjects = Mapping[str, Callable[..., Any]]

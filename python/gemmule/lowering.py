@@ -30,6 +30,7 @@ class Builder:
         self.fitting = fitting
         self.values: dict[str, int] = {}
         self._names = {id(segment): (name, trainable) for name, segment, trainable in network.segments()}
+        self._trained = {id(layer) for layer, on in network._leaves(True) if on}
         self._dropouts = 0
         self._in_python: set[int] = set()
         shape = network.built_input_shape
@@ -44,6 +45,10 @@ class Builder:
         """The graph's value for a parameter."""
         name, trainable = self._names[id(segment)]
         return self.graph.parameter(segment.placed.store, segment.index, list(segment.shape), trainable, name)
+
+    def trains(self, layer: "Layer") -> bool:
+        """Whether a layer without layers of its own is trained anywhere in the network."""
+        return id(layer) in self._trained
 
     def record(self, name: str, value: int) -> int:
         """Remember a value under its name in `trace`."""

@@ -282,8 +282,8 @@ class Network(Layer):
     # -- parameters ------------------------------------------------------------------------------------------
 
     def segments(self) -> list[tuple[str, Segment, bool]]:
-        """(name, segment, trainable) of every parameter. What is frozen in one place and not in another is
-        trained."""
+        """(name, segment, trainable) of every parameter, and of all state. What is frozen in one place and
+        not in another is trained."""
         building.require_built(self)
         return self._programs.segments(self)
 
@@ -294,16 +294,22 @@ class Network(Layer):
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, Parameter) in layer order, as "0.weight"; what is shared occurs once."""
         for name, segment, _ in self.segments():
-            yield name, segment.view(name)
+            if not segment.is_state:
+                yield name, segment.view(name)
+
+    def named_state(self) -> Iterator[tuple[str, Array]]:
+        for name, segment, _ in self.segments():
+            if segment.is_state:
+                yield name, segment.values
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters by name, in layer order."""
-        return {name: np.array(parameter) for name, parameter in self.named_parameters()}
+        """Copies of all parameters, and of all state, by name, in layer order."""
+        return {name: np.array(segment.values) for name, segment, _ in self.segments()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike], strict: bool = True) -> None:
         """Copy values in by name. strict: the names must be exactly those of `state_dict`, else only the
         common ones are taken. ValueError and ShapeError come before anything is written."""
-        building.load_state(dict(self.named_parameters()), state, strict)
+        building.load_state({name: segment.values for name, segment, _ in self.segments()}, state, strict)
 
     # -- structure -------------------------------------------------------------------------------------------
 
@@ -398,12 +404,8 @@ class Network(Layer):
         return None
 
     def _leaves(self, trainable: bool) -> Iterator[tuple[Layer, bool]]:
-        trainable = trainable and self.trainable
         for layer in self._layers:
-            if isinstance(layer, Network):
-                yield from layer._leaves(trainable)
-            else:
-                yield layer, trainable and layer.trainable
+            yield from layer._leaves(trainable and self.trainable)
 
     def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
         for key, layer in zip(self._keys, self._layers, strict=True):

@@ -1,7 +1,8 @@
 """Parameters: ndarray views into a network's flat buffers.
 
 A `Block` is one `_core.Store`, a flat buffer for values and one for gradients, with its table of segments; a
-`Segment` is one parameter's place in it. Networks that share a layer share its segments.
+`Segment` is one parameter's place in it. Networks that share a layer share its segments. State, which is
+saved but not trained, has blocks of its own.
 """
 
 import math
@@ -137,12 +138,14 @@ def _restore_block(dtype: str, counts: tuple[int, ...], values: Array) -> Block:
 
 
 class Segment:
-    """One parameter: declared with name, shape and initializer, then placed in a block."""
+    """One parameter, or one array of state: declared with name, shape and initializer, then placed in a
+    block."""
 
-    def __init__(self, name: str, shape: Shape, init: Initializer) -> None:
+    def __init__(self, name: str, shape: Shape, init: Initializer, is_state: bool = False) -> None:
         self.name = name
         self.shape = shape
         self.init = init
+        self.is_state = is_state
         self.block: Block | None = None
         self.index = 0
 
@@ -162,11 +165,17 @@ class Segment:
         begin = self.placed.offsets[self.index]
         return begin, begin + self.size
 
+    @property
+    def values(self) -> Array:
+        """Its values, a view. (Where a parameter has its gradient, state has what a step moves it to.)"""
+        begin, end = self.span
+        return self.placed.store.values[begin:end].reshape(self.shape)
+
     def view(self, name: str | None = None) -> Parameter:
-        store, (begin, end) = self.placed.store, self.span
-        value = store.values[begin:end].reshape(self.shape)
-        grad = store.grads[begin:end].reshape(self.shape)
-        return Parameter._view(value, grad, name or self.name)
+        """The parameter with its gradient."""
+        begin, end = self.span
+        grad = self.placed.store.grads[begin:end].reshape(self.shape)
+        return Parameter._view(self.values, grad, name or self.name)
 
     def assign(self, value: ArrayLike) -> None:
-        copy_into(_plain(self.view()), value, self.name)
+        copy_into(self.values, value, self.name)

@@ -34,6 +34,7 @@ class Programs:
             trainable: dict[int, bool] = {}
             for layer, on in network._leaves(True):
                 for segment in layer._segments.values():
+                    on = on and not segment.is_state
                     trainable[id(segment)] = trainable.get(id(segment), False) or on
             walk = network._walk("", True, set())
             return [(name, segment, trainable[id(segment)]) for name, segment, _ in walk]

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, not_negative, real_number, unknown_name
+from .arrays import Array, not_negative, positive, real_number, unknown_name
 
 _CHUNK = 1 << 16  # rates that `peak` holds at once
 
@@ -125,8 +125,8 @@ class Step(Schedule):
 
     def __init__(self, lr: float, every: float, gamma: float = 0.1, by: str = "epoch") -> None:
         self.lr = not_negative(lr, "Step: lr")
-        self.every = _positive(every, "Step: every")
-        self.gamma = _positive(gamma, "Step: gamma")
+        self.every = positive(every, "Step: every")
+        self.gamma = positive(gamma, "Step: gamma")
         self.by = _unit(by, "Step")
 
     def at(self, t: Array, span: Span) -> Array:
@@ -143,11 +143,11 @@ class MultiStep(Schedule):
         if isinstance(milestones, str) or not isinstance(milestones, Sequence | np.ndarray):
             raise TypeError(f"MultiStep: milestones must be a list of numbers, not {milestones!r}")
         self.milestones = [
-            _positive(milestone, f"MultiStep: milestones[{i}]") for i, milestone in enumerate(milestones)
+            positive(milestone, f"MultiStep: milestones[{i}]") for i, milestone in enumerate(milestones)
         ]
         if any(b <= a for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise ValueError(f"MultiStep: milestones are {self.milestones}; each must be above the last")
-        self.gamma = _positive(gamma, "MultiStep: gamma")
+        self.gamma = positive(gamma, "MultiStep: gamma")
         self.by = _unit(by, "MultiStep")
 
     def at(self, t: Array, span: Span) -> Array:
@@ -162,7 +162,7 @@ class Exponential(Schedule):
 
     def __init__(self, lr: float, gamma: float, by: str = "epoch") -> None:
         self.lr = not_negative(lr, "Exponential: lr")
-        self.gamma = _positive(gamma, "Exponential: gamma")
+        self.gamma = positive(gamma, "Exponential: gamma")
         self.by = _unit(by, "Exponential")
 
     def at(self, t: Array, span: Span) -> Array:
@@ -190,10 +190,10 @@ class Cosine(Schedule):
         if duration is not None and period is not None:
             raise ValueError("Cosine: give duration or period, not both")
         self.lr = not_negative(lr, "Cosine: lr")
-        self.duration = None if duration is None else _positive(duration, "Cosine: duration")
+        self.duration = None if duration is None else positive(duration, "Cosine: duration")
         self.final = not_negative(final, "Cosine: final")
-        self.period = None if period is None else _positive(period, "Cosine: period")
-        self.growth = _positive(growth, "Cosine: growth")
+        self.period = None if period is None else positive(period, "Cosine: period")
+        self.growth = positive(growth, "Cosine: growth")
         if self.growth < 1:
             raise ValueError(f"Cosine: growth is {growth}; it must be at least 1")
         if self.period is None and self.growth != 1:
@@ -237,12 +237,12 @@ class OneCycle(Schedule):
         by: str = "epoch",
     ) -> None:
         self.lr = not_negative(lr, "OneCycle: lr")
-        self.duration = None if duration is None else _positive(duration, "OneCycle: duration")
+        self.duration = None if duration is None else positive(duration, "OneCycle: duration")
         self.pct_start = real_number(pct_start, "OneCycle: pct_start")
         if not 0 <= self.pct_start <= 1:
             raise ValueError(f"OneCycle: pct_start is {pct_start}; it must be from 0 to 1")
-        self.div_factor = _positive(div_factor, "OneCycle: div_factor")
-        self.final_div_factor = _positive(final_div_factor, "OneCycle: final_div_factor")
+        self.div_factor = positive(div_factor, "OneCycle: div_factor")
+        self.final_div_factor = positive(final_div_factor, "OneCycle: final_div_factor")
         if anneal not in ("cos", "linear"):
             raise unknown_name("anneal", anneal, ("cos", "linear"))
         self.anneal = anneal
@@ -274,7 +274,7 @@ class Warmup(Schedule):
         self, after: "float | Schedule", duration: float, start: float = 0.0, by: str = "epoch"
     ) -> None:
         self.after = resolve(after, "Warmup: after")
-        self.duration = _positive(duration, "Warmup: duration")
+        self.duration = positive(duration, "Warmup: duration")
         self.start = real_number(start, "Warmup: start")
         if not 0 <= self.start <= 1:
             raise ValueError(f"Warmup: start is {start}; it is a fraction of the rate, from 0 to 1")
@@ -331,13 +331,6 @@ def _arguments(schedule: Any) -> dict[str, Any]:
 
 def _decayed(lr: float, gamma: float, times: Array) -> Array:
     return np.asarray(lr * np.power(gamma, times))
-
-
-def _positive(value: Any, what: str) -> float:
-    number = real_number(value, what)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{what} is {value}; it must be finite and above 0")
-    return number
 
 
 def _unit(by: str, what: str) -> str:

@@ -43,7 +43,8 @@ def _rows(
             yield Row(prefix + key, label, "", None, None)
             continue
         flops, shape = layer.flops(shape), layer.output_shape(shape)
-        parameters = sum(segment.size for _, segment, _ in layer._walk("", True, seen))
+        segments = [segment for _, segment, _ in layer._walk("", True, seen)]
+        parameters = sum(segment.size for segment in segments if not segment.is_state)
         yield Row(prefix + key, label, shown(_layout.outside(outermost, shape)), parameters, flops)
 
 
@@ -56,7 +57,7 @@ def _as_network(layer: Layer) -> "Network | None":
 def _totals(network: "Network") -> str:
     if network._stage != "built":
         return f"{network.dtype}, not built: the input's shape is not known yet"
-    segments = network.segments()
+    segments = [entry for entry in network.segments() if not entry[1].is_state]
     total = sum(segment.size for _, segment, _ in segments)
     frozen = sum(segment.size for _, segment, trainable in segments if not trainable)
     size = total * (4 if network.dtype == "float32" else 8)

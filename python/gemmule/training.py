@@ -281,7 +281,10 @@ def _hold_out(network: "Network", data: Data, y: Any, fraction: float) -> tuple[
 @contextlib.contextmanager
 def _alone(network: "Network") -> Iterator[None]:
     """Holds what `network` trains against a second fit; RuntimeError where another has it."""
-    blocks = {id(block): block for block in (segment.placed for segment in network.trainable_segments())}
+    blocks = {
+        id(block): block
+        for block in (segment.placed for _, segment, on in network.segments() if on or segment.is_state)
+    }
     with contextlib.ExitStack() as held:
         for block in blocks.values():
             if not block.training.acquire(blocking=False):

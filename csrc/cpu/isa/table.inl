@@ -4,6 +4,7 @@
 #include "cpu/isa/depthwise.inl"
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
+#include "cpu/isa/norm.inl"
 #include "cpu/isa/pool.inl"
 #include "cpu/isa/skinny.inl"
 #include "cpu/kernels.h"
@@ -16,8 +17,14 @@ constexpr Kernels<T> kernels() {
   constexpr Index depth = sizeof(T) == sizeof(float) ? GEMMULE_DEPTH_BLOCK : GEMMULE_DEPTH_BLOCK_F64;
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
-  return {gemm,          skinny_kernels<T>(), element_kernels<T>(), depthwise_kernels<T>(), pool_kernels<T>(),
-          fma_chains<T>, bf16_kernels(gemm)};
+  return {gemm,
+          skinny_kernels<T>(),
+          element_kernels<T>(),
+          depthwise_kernels<T>(),
+          pool_kernels<T>(),
+          norm_kernels<T>(),
+          fma_chains<T>,
+          bf16_kernels(gemm)};
 }
 
 extern const IsaTable table;

@@ -38,6 +38,22 @@ const OpRule& rule(OpKind op) {
       return ops::avg_pool;
     case OpKind::avg_pool_grad:
       return ops::avg_pool_grad;
+    case OpKind::batch_stats:
+      return ops::batch_stats;
+    case OpKind::running_stats:
+      return ops::running_stats;
+    case OpKind::track:
+      return ops::track;
+    case OpKind::batch_norm:
+      return ops::batch_norm;
+    case OpKind::batch_norm_sums:
+      return ops::batch_norm_sums;
+    case OpKind::batch_norm_grad:
+      return ops::batch_norm_grad;
+    case OpKind::fold_norm:
+      return ops::fold_norm;
+    case OpKind::row:
+      return ops::row;
     case OpKind::python:
       return ops::python;
     case OpKind::python_grad:

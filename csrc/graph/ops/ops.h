@@ -10,6 +10,8 @@ extern const OpRule activation, activation_grad;
 extern const OpRule softmax, softmax_grad;
 extern const OpRule dropout, reshape, add;
 extern const OpRule max_pool, max_pool_grad, avg_pool, avg_pool_grad;
+extern const OpRule batch_stats, running_stats, track, fold_norm, row;
+extern const OpRule batch_norm, batch_norm_sums, batch_norm_grad;
 extern const OpRule python, python_grad;
 extern const OpRule loss, loss_grad;
 extern const OpRule python_loss, python_loss_grad;

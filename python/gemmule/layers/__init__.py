@@ -6,9 +6,10 @@ from .conv import Conv1d, Conv2d
 from .dense import Dense
 from .dropout import Dropout
 from .flatten import Flatten
+from .norm import BatchNorm
 from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
 __all__ = [
-    "Activation", "AvgPool2d", "Conv1d", "Conv2d", "Dense", "Dropout", "Flatten", "GlobalAvgPool2d", "Layer",
-    "MaxPool2d",
+    "Activation", "AvgPool2d", "BatchNorm", "Conv1d", "Conv2d", "Dense", "Dropout", "Flatten",
+    "GlobalAvgPool2d", "Layer", "MaxPool2d",
 ]  # fmt: skip

@@ -123,6 +123,9 @@ class Layer:
 
     def add_parameter(self, name: str, shape: Shape, init: str | ArrayLike = "zeros") -> None:
         """Declare a parameter; only in `build`. init: a name (he, xavier, ...) or an array of the shape."""
+        self._add(name, shape, init, is_state=False)
+
+    def _add(self, name: str, shape: Shape, init: str | ArrayLike, *, is_state: bool) -> None:
         if self._stage != "building":
             raise RuntimeError(f"{type(self).__name__}: parameters are declared in build()")
         if not name.isidentifier() or name in self._segments or hasattr(type(self), name):
@@ -131,12 +134,25 @@ class Layer:
         if math.prod(shape) * 8 >= 2**63:
             raise ShapeError(f"{type(self).__name__}: {name!r} of shape {shape} overflows 64 bits")
         self.__dict__.pop(name, None)
-        self._segments[name] = Segment(name, shape, initializers.resolve(init))
+        self._segments[name] = Segment(name, shape, initializers.resolve(init), is_state)
+
+    def add_state(self, name: str, shape: Shape, init: str | ArrayLike = "zeros") -> None:
+        """Declare an array that is saved with the network but not trained; only in `build`. `self.name` is
+        then a view of it."""
+        self._add(name, shape, init, is_state=True)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, Parameter) in layer order; what is shared occurs once."""
         for name, segment, _ in self._walk("", True, set()):
-            yield name, segment.view(name)
+            if not segment.is_state:
+                yield name, segment.view(name)
+
+    def named_state(self) -> Iterator[tuple[str, Array]]:
+        """(name, array) of what is saved but not trained, such as running statistics: views, in layer
+        order."""
+        for name, segment, _ in self._walk("", True, set()):
+            if segment.is_state:
+                yield name, segment.values
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters in layer order."""
@@ -165,11 +181,15 @@ class Layer:
         return self.input_shape
 
     def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
-        """(name, segment, trainable) of every parameter not yet in `seen`."""
+        """(name, segment, trainable) of every parameter, and of all state, not yet in `seen`."""
         for name, segment in self._segments.items():
             if id(segment) not in seen:
                 seen.add(id(segment))
-                yield prefix + name, segment, trainable and self.trainable
+                yield prefix + name, segment, trainable and self.trainable and not segment.is_state
+
+    def _leaves(self, trainable: bool) -> "Iterator[tuple[Layer, bool]]":
+        """(layer, whether it is trained) of every layer within that is none of layers itself."""
+        yield self, trainable and self.trainable
 
     def _signature(self) -> tuple[Any, ...]:
         """Changes whenever compiled programs no longer fit."""
@@ -177,10 +197,10 @@ class Layer:
 
     # -- attributes ------------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Parameter:
+    def __getattr__(self, name: str) -> Any:
         segment: Segment | None = self.__dict__.get("_segments", {}).get(name)
         if segment is not None and segment.block is not None:
-            return segment.view()
+            return segment.values if segment.is_state else segment.view()
         message = f"{type(self).__name__} has no attribute {name!r}"
         if not name.startswith("_") and self.__dict__.get("_stage") != "built":
             message += " (parameters exist once a network with known widths holds the layer)"

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from .. import _core
-from ..arrays import Array, fraction, not_negative, real_number
+from ..arrays import Array, fraction, not_negative, positive
 from ..parameters import Block, Segment
 from ..schedules import Schedule
 
@@ -243,13 +243,6 @@ class Run:
 def rate(lr: float | Schedule, what: str) -> float:
     """The checked rate. Of a schedule NaN: whoever runs the updates puts their own rates there."""
     return math.nan if isinstance(lr, Schedule) else not_negative(lr, what)
-
-
-def positive(value: Any, what: str) -> float:
-    number = real_number(value, what)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{what} is {value}; it must be finite and above 0")
-    return number
 
 
 def checked_betas(betas: Any, what: str) -> dict[str, float]:
