@@ -29,6 +29,7 @@ from .layers import (
     GlobalAvgPool2d,
     Layer,
     MaxPool2d,
+    Residual,
 )
 from .network import Network
 from .optim import LBFGS, SGD, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
@@ -69,6 +70,7 @@ __all__ = [
     "Network",
     "Parameter",
     "RMSprop",
+    "Residual",
     "ShapeError",
     "__version__",
     "batches",

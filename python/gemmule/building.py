@@ -1,7 +1,7 @@
 """Turning a list of layers into a network with memory."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,35 +23,6 @@ class PhiloxKey(int):
 
 # Streams of the network's generator, the second word of NumPy's Philox key.
 INIT_STREAM, SPLIT_STREAM, ORDER_STREAM = 0, 1, 2
-
-
-def checked_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """The layers as a tuple; TypeError for anything else among them, ValueError for none."""
-    if not isinstance(layers, Iterable) or isinstance(layers, Layer):
-        raise TypeError(f"Network: layers must be a list of layers, not {layers!r}")
-    result = tuple(layers)
-    for index, layer in enumerate(result):
-        if not isinstance(layer, Layer):
-            raise TypeError(
-                f"Network: layer {index} is {layer!r}; expected a Layer (did you mean Activation?)"
-            )
-    if not result:
-        raise ValueError("Network: it needs at least one layer")
-    return result
-
-
-def layer_keys(layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    """What each layer is called in "0.weight": its name, else its index."""
-    keys: dict[str, Layer] = {}
-    for index, layer in enumerate(layers):
-        name = layer.name
-        if name is not None and (not isinstance(name, str) or not name or "." in name):
-            raise ValueError(f"Network: layer name {name!r} must be a string without dots")
-        key = str(index) if name is None or keys.get(name) is layer else name
-        if key in keys:
-            raise ValueError(f"Network: two layers are called {key!r}")
-        keys[key] = layer
-    return tuple(keys)
 
 
 def philox_key(rng: Any) -> int:

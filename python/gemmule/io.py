@@ -4,9 +4,10 @@
     network         {dtype, input_shape, key, step, loss, layers, trainable, layout}
     preprocessing   `Network.preprocessing`
 
-input_shape is channels-last, whatever the layout. A layer is {type, config, name, trainable}; one that occurs
-again is {"again": n}, the n-th described. Nothing in a file is executed: classes and functions of the user's
-own are looked up by name in `load(custom=...)`.
+input_shape is channels-last, whatever the layout. A layer is {type, config, name, trainable}, and where it is
+made of layers has them in "layers", or by name in "chains"; one that occurs again is {"again": n}, the n-th
+described. Nothing in a file is executed: classes and functions of the user's own are looked up by name in
+`load(custom=...)`.
 """
 
 import json
@@ -33,8 +34,10 @@ from .layers import (
     GlobalAvgPool2d,
     Layer,
     MaxPool2d,
+    Residual,
 )
 from .layers.base import checked_shape
+from .layers.container import Branches, Chain
 from .network import Network
 
 FORMAT_VERSION = 1
@@ -44,7 +47,9 @@ _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _BUILT_IN = (
     Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, Activation, Dropout, Flatten,
 )  # fmt: skip
+_BRANCHES: dict[str, type[Branches]] = {"Residual": Residual}
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
+_LAYERS |= _BRANCHES
 
 CustomObjects = Mapping[str, Callable[..., Any]]
 Path = str | os.PathLike[str]
@@ -138,8 +143,8 @@ class _Writer:
         self._seen: dict[int, int] = {}  # id of a layer: its number
         self._custom: dict[str, Any] = {}
 
-    def layers(self, network: Network) -> list[dict[str, Any]]:
-        return [self._layer(layer) for layer in network.layers]
+    def layers(self, chain: Chain) -> list[dict[str, Any]]:
+        return [self._layer(layer) for layer in chain._layers]
 
     def loss(self, loss: losses.Loss) -> dict[str, Any]:
         if type(loss) is losses.Custom:
@@ -158,6 +163,8 @@ class _Writer:
             "name": layer.name,
             "trainable": layer.trainable,
         }
+        if isinstance(layer, Branches):
+            entry["chains"] = {name: self.layers(chain) for name, chain in layer._chains.items()}
         if isinstance(layer, Network):
             layout = {} if layer.layout == "channels_last" else {"layout": layer.layout}
             return entry | {"type": "Network", "layers": self.layers(layer)} | layout
@@ -230,7 +237,9 @@ class _Reader:
             inner = self.layers(entry["layers"], dtype, depth + 1)
             layer: Layer = _undeclared(inner, dtype, name=entry["name"], layout=_layout_in(entry))
         else:
-            layer = self._described(entry)
+            chains = entry.get("chains", {})
+            parts = {str(key): self.layers(value, dtype, depth + 1) for key, value in chains.items()}
+            layer = self._described(entry, parts)
             layer.name = entry["name"]
         layer.trainable = bool(entry["trainable"])
         self._made[place] = layer, self._count - before
@@ -241,8 +250,10 @@ class _Reader:
         if self._count > _MOST_LAYERS:
             raise _MalformedError(f"more than {_MOST_LAYERS} layers")
 
-    def _described(self, entry: dict[str, Any]) -> Layer:
+    def _described(self, entry: dict[str, Any], chains: dict[str, list[Layer]]) -> Layer:
         config = {str(key): self._value(value) for key, value in entry["config"].items()}
+        if entry["type"] in _BRANCHES:
+            return _BRANCHES[entry["type"]]._from_chains(chains, config)
         if not entry.get("custom"):
             return _LAYERS[entry["type"]](**config)
         layer = self._find(entry["type"])(**config)

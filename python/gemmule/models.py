@@ -7,10 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from .activations import ActivationLike
-from .layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
+from .layers import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Layer,
+    MaxPool2d,
+    Residual,
+)
 from .network import Network
 
-__all__ = ["lenet5", "mnist_cnn"]
+__all__ = ["lenet5", "mnist_cnn", "resnet18", "resnet20"]
 
 
 def lenet5(
@@ -69,12 +80,91 @@ def mnist_cnn(
     return _network(layers, input_shape, options)
 
 
+def resnet20(classes: int = 10, *, input_shape: Sequence[int] | None = None, **options: Any) -> Network:
+    """ResNet-20 for small images: a convolution of 3 x 3 with 16 filters, three stages of three blocks with
+    16, 32 and 64, of which the later ones begin with a stride of 2, the mean over all pixels, `classes`
+    outputs. 272,474 parameters for 10 classes.
+
+    input_shape: of one image; None is 32 x 32 with three channels (CIFAR).
+
+    He, Zhang, Ren and Sun 2016, section 4.2, but that the shortcuts between stages are convolutions of 1 x 1
+    (their option B)."""
+    layers: list[Layer] = [*_conv_norm(None, 16, 3, "relu")]
+    for width, stride in ((16, 1), (32, 2), (64, 2)):
+        n_in = 16 if stride == 1 else width // 2
+        layers += [_basic_block(n_in, width, stride), *(_basic_block(width, width) for _ in range(2))]
+    layers += [GlobalAvgPool2d(), Dense(64, classes)]
+    return _network(layers, input_shape, options, (32, 32, 3))
+
+
+def resnet18(classes: int = 1000, *, input_shape: Sequence[int] | None = None, **options: Any) -> Network:
+    """ResNet-18: a convolution of 7 x 7 with 64 filters and stride 2, the maximum over 3 x 3 with stride 2,
+    four stages of two blocks with 64, 128, 256 and 512, the mean over all pixels, `classes` outputs.
+    11,689,512 parameters for 1000 classes.
+
+    input_shape: of one image; None is 224 x 224 with three channels. Parameters are called as in PyTorch's
+    ResNet-18 ("layer2.0.conv1.weight"), "shortcut" in place of "downsample"; `gm.io.load_torch` reads its
+    weights.
+
+    He, Zhang, Ren and Sun 2016."""
+    layers: list[Layer] = [
+        *_conv_norm(None, 64, 7, "relu", stride=2, names=("conv1", "bn1")),
+        MaxPool2d(3, stride=2, padding=1, name="maxpool"),
+    ]
+    for stage, width in enumerate((64, 128, 256, 512)):
+        n_in, stride = (64, 1) if stage == 0 else (width // 2, 2)
+        blocks = [_basic_block(n_in, width, stride), _basic_block(width, width)]
+        layers.append(Network(blocks, name=f"layer{stage + 1}"))
+    layers += [GlobalAvgPool2d(name="avgpool"), Dense(512, classes, name="fc")]
+    return _network(layers, input_shape, options, (224, 224, 3))
+
+
+def _conv_norm(
+    n_in: int | None,
+    n_out: int,
+    kernel: int,
+    activation: ActivationLike = None,
+    stride: int = 1,
+    groups: int = 1,
+    names: tuple[str | None, str | None] = (None, None),
+) -> list[Layer]:
+    """A convolution that keeps the image's size, but for its stride, and the normalization behind it."""
+    conv = Conv2d(
+        n_in,
+        n_out,
+        kernel,
+        stride=stride,
+        padding=kernel // 2,
+        groups=groups,
+        bias=False,
+        init="he",
+        name=names[0],
+    )
+    return [conv, BatchNorm(n_out, activation, name=names[1])]
+
+
+def _basic_block(n_in: int, n_out: int, stride: int = 1) -> Layer:
+    """Two convolutions of 3 x 3 with a way around them."""
+    shortcut = None if stride == 1 and n_in == n_out else _conv_norm(n_in, n_out, 1, stride=stride)
+    return Residual(
+        *_conv_norm(n_in, n_out, 3, "relu", stride, names=("conv1", "bn1")),
+        *_conv_norm(n_out, n_out, 3, names=("conv2", "bn2")),
+        shortcut=shortcut,
+        activation="relu",
+    )
+
+
 def _dropout(rate: float) -> list[Layer]:
     layer = Dropout(rate)  # which checks the rate
     return [layer] if rate else []
 
 
-def _network(layers: list[Layer], input_shape: Sequence[int] | None, options: dict[str, Any]) -> Network:
+def _network(
+    layers: list[Layer],
+    input_shape: Sequence[int] | None,
+    options: dict[str, Any],
+    usual: tuple[int, int, int] = (28, 28, 1),
+) -> Network:
     if input_shape is None:
-        input_shape = (1, 28, 28) if options.get("layout") == "channels_first" else (28, 28, 1)
+        input_shape = (usual[2], *usual[:2]) if options.get("layout") == "channels_first" else usual
     return Network(layers, input_shape=input_shape, **options)

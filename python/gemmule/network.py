@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +13,7 @@ from .arrays import Array, Shape, float_dtype
 from .callbacks import Callback
 from .history import History
 from .layers.base import Layer, checked_shape
+from .layers.container import Chain
 from .layers.dense import Dense
 from .losses import Loss
 from .optim import LBFGS, Optimizer
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from ._weights import ClassWeight
-    from .lowering import Builder
     from .metrics import MetricLike
 
 RngLike = Any  # int, numpy.random.Generator or None; naming the class would import numpy.random
 
 
-class Network(Layer):
+class Network(Chain):
     """Layers applied one after the other. A network is a layer: networks nest.
 
         net = gm.Network([gm.Dense(64, 128, "relu"), gm.Dense(128, 10)], rng=0)
@@ -50,8 +50,6 @@ class Network(Layer):
     `preprocessing` is a dict kept by `save`: how inputs were prepared, what the classes are called. Whatever
     JSON holds may be in it. gemmule applies "table" and "classes" alone, to tables: see `gemmule.tables`.
     """
-
-    _structural: ClassVar[frozenset[str]] = frozenset({"trainable"})
 
     def __init__(
         self,
@@ -78,8 +76,7 @@ class Network(Layer):
         layout: Any,
     ) -> None:
         """All of `__init__` but the memory."""
-        self._layers = building.checked_layers(layers)
-        self._keys = building.layer_keys(self._layers)
+        Chain.__init__(self, layers, "Network")
         self._layout = _layout.checked_layout(layout, "layout")
         given = None if input_shape is None else checked_shape(input_shape, "input_shape")
         self._given_shape = None if given is None else _layout.inside(self, given)
@@ -346,10 +343,7 @@ class Network(Layer):
 
     def output_shape(self, input_shape: Shape | None = None) -> Shape:
         """The output's shape for one sample."""
-        shape = self.built_input_shape if input_shape is None else input_shape
-        for layer in self._layers:
-            shape = layer.output_shape(shape)
-        return shape
+        return super().output_shape(self.built_input_shape if input_shape is None else input_shape)
 
     @property
     def output_dims(self) -> Shape:
@@ -357,26 +351,10 @@ class Network(Layer):
         building.require_built(self)
         return self._output_dims
 
-    def output_activation(self) -> str | None:
-        return self._layers[-1].output_activation()
-
     def flops(self, input_shape: Shape | None = None) -> int:
         """Floating-point operations of the products of dense and convolutional layers for one sample. Taps
         of a convolution that meet the padding are counted."""
-        shape = self.built_input_shape if input_shape is None else input_shape
-        total = 0
-        for layer in self._layers:
-            total += layer.flops(shape)
-            shape = layer.output_shape(shape)
-        return total
-
-    def lower(self, builder: "Builder", value: int, name: str) -> int:
-        for key, layer in zip(self._keys, self._layers, strict=True):
-            path = f"{name}.{key}" if name else key
-            value = layer.lower(builder, value, path)
-            if not isinstance(layer, Network):
-                builder.record(f"{path}.h", value)
-        return value
+        return super().flops(self.built_input_shape if input_shape is None else input_shape)
 
     def config(self) -> dict[str, Any]:
         return {}
@@ -388,31 +366,11 @@ class Network(Layer):
             fresh.append(self)
             self._stage = "building"
             self._built_shape = input_shape
-        shape = input_shape
-        for layer in self._layers:
-            shape = layer._declare(shape, fresh)
-        self._output_dims = shape
-        return shape
+        self._output_dims = super()._declare(input_shape, fresh)
+        return self._output_dims
 
     def _known_input_shape(self) -> Shape | None:
-        if self._inner_shape is not None:
-            return self._inner_shape
-        for layer in self._layers:
-            shape = layer._known_input_shape()
-            if shape is not None or not layer.keeps_shape:
-                return shape
-        return None
-
-    def _leaves(self, trainable: bool) -> Iterator[tuple[Layer, bool]]:
-        for layer in self._layers:
-            yield from layer._leaves(trainable and self.trainable)
-
-    def _walk(self, prefix: str, trainable: bool, seen: set[int]) -> Iterator[tuple[str, Segment, bool]]:
-        for key, layer in zip(self._keys, self._layers, strict=True):
-            yield from layer._walk(f"{prefix}{key}.", trainable and self.trainable, seen)
-
-    def _signature(self) -> tuple[Any, ...]:
-        return (self.trainable, *(layer._signature() for layer in self._layers))
+        return super()._known_input_shape() if self._inner_shape is None else self._inner_shape
 
     def __len__(self) -> int:
         return len(self._layers)

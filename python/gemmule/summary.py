@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import _layout
 from .arrays import Shape, shown
-from .layers.base import Layer
+from .layers.container import Branches, Chain
 
 if TYPE_CHECKING:
     from .network import Network
@@ -31,27 +31,27 @@ def rows(network: "Network") -> list[Row]:
 
 
 def _rows(
-    network: "Network", prefix: str, shape: Shape | None, seen: set[int], outermost: "Network"
+    network: Chain, prefix: str, shape: Shape | None, seen: set[int], outermost: "Network"
 ) -> Iterator[Row]:
-    for key, layer in zip(network._keys, network.layers, strict=True):
-        if inner := _as_network(layer):
-            yield from _rows(inner, f"{prefix}{key}.", shape, seen, outermost)
+    for key, layer in zip(network._keys, network._layers, strict=True):
+        if isinstance(layer, Chain):
+            yield from _rows(layer, f"{prefix}{key}.", shape, seen, outermost)
             shape = None if shape is None else layer.output_shape(shape)
             continue
-        label = repr(layer) if layer.trainable else f"{layer!r}, frozen"
+        label = repr(layer)
+        if isinstance(layer, Branches):
+            for name, chain in layer.chains():
+                yield from _rows(chain, f"{prefix}{key}.{name}", shape, seen, outermost)
+            label = f"{type(layer).__name__}({layer.short_arguments()})"
+        label = label if layer.trainable else f"{label}, frozen"
         if shape is None:
             yield Row(prefix + key, label, "", None, None)
             continue
-        flops, shape = layer.flops(shape), layer.output_shape(shape)
+        flops = 0 if isinstance(layer, Branches) else layer.flops(shape)
+        shape = layer.output_shape(shape)
         segments = [segment for _, segment, _ in layer._walk("", True, seen)]
         parameters = sum(segment.size for segment in segments if not segment.is_state)
         yield Row(prefix + key, label, shown(_layout.outside(outermost, shape)), parameters, flops)
-
-
-def _as_network(layer: Layer) -> "Network | None":
-    from .network import Network
-
-    return layer if isinstance(layer, Network) else None
 
 
 def _totals(network: "Network") -> str:

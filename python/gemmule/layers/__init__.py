@@ -8,8 +8,9 @@ from .dropout import Dropout
 from .flatten import Flatten
 from .norm import BatchNorm
 from .pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .residual import Residual
 
 __all__ = [
     "Activation", "AvgPool2d", "BatchNorm", "Conv1d", "Conv2d", "Dense", "Dropout", "Flatten",
-    "GlobalAvgPool2d", "Layer", "MaxPool2d",
+    "GlobalAvgPool2d", "Layer", "MaxPool2d", "Residual",
 ]  # fmt: skip
