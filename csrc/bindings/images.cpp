@@ -102,6 +102,7 @@ void conv2d_input_grad(const py::array& dz, const py::array& weight, py::array d
                                 data<T>(dz),
                                 data<T>(weight),
                                 nullptr,
+                                nullptr,
                                 Act::identity,
                                 T(1),
                                 static_cast<T*>(dx.mutable_data())};

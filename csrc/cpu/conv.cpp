@@ -66,6 +66,11 @@ Gemm<T> as_gemm(const ConvForward<T>& call) {
 // ---- the image's gradient ----
 
 template <class T>
+bool is_gemm(const ConvData<T>& call) {
+  return is_gemm(call.sizes) && !call.residual;
+}
+
+template <class T>
 Gemm<T> as_gemm(const ConvData<T>& call) {
   const ConvSizes& s = call.sizes;
   Gemm<T> g;
@@ -164,7 +169,7 @@ Sliding<T> sliding(const ConvData<T>& call, const Phase& py, const Phase& px, co
           call.saved ? call.act : Act::identity,
           call.slope,
           call.saved ? call.saved + start : nullptr,
-          nullptr};
+          call.residual ? call.residual + start : nullptr};
 }
 
 // body(py, px) for all pixels of x, by phases.
@@ -180,16 +185,24 @@ void for_each_phase(const ConvSizes& s, const Body& body) {
 
 // No window meets these pixels.
 template <class T>
-void clear(const Team& team, const ConvData<T>& call, const Phase& py, const Phase& px) {
+void clear(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, const Phase& py,
+           const Phase& px) {
   const ConvSizes& s = call.sizes;
   const Span part = team.share(s.images);
   for (Index n = part.begin; n < part.end; ++n)
     for (Index i = 0; i < py.count; ++i)
-      for (Index j = 0; j < px.count; ++j)
-        std::fill_n(call.dx + ((n * s.height + py.first + i * s.window.y.stride) * s.width + px.first +
-                               j * s.window.x.stride) *
-                                  s.channels,
-                    s.channels, T(0));
+      for (Index j = 0; j < px.count; ++j) {
+        const Index y = py.first + i * s.window.y.stride, x = px.first + j * s.window.x.stride;
+        const Index at = ((n * s.height + y) * s.width + x) * s.channels;
+        T* const dx = call.dx + at;
+        if (!call.residual) {
+          std::fill_n(dx, s.channels, T(0));
+          continue;
+        }
+        std::copy_n(call.residual + at, s.channels, dx);
+        if (call.saved)
+          kernels.element.activation_grad(call.act, call.slope, s.channels, dx, call.saved + at, dx);
+      }
 }
 
 }  // namespace
@@ -201,7 +214,7 @@ const char* conv_path(const ConvForward<T>& call) {
 
 template <class T>
 const char* conv_path(const ConvData<T>& call) {
-  return is_gemm(call.sizes) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+  return is_gemm(call) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
 }
 
 template <class T>
@@ -229,7 +242,7 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& cal
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
-  if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
+  if (is_gemm(call)) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters =
       filters_size(kernels.gemm, s.groups, s.window.taps() * s.group_filters(), s.group_channels());
@@ -243,14 +256,14 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, void* workspace) {
-  if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
+  if (is_gemm(call)) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =
       static_cast<T*>(workspace) +
       filters_size(kernels.gemm, s.groups, s.window.taps() * s.group_filters(), s.group_channels());
   for_each_phase(s, [&](const Phase& py, const Phase& px) {
-    if (py.axis.kernel == 0 || px.axis.kernel == 0) return clear(team, call, py, px);
+    if (py.axis.kernel == 0 || px.axis.kernel == 0) return clear(kernels, team, call, py, px);
     pack_flipped(kernels.gemm, team, s, call.weight, py, px, panels);
     team.barrier();
     Slider<T>(kernels, sliding<T>(call, py, px, panels), buffer).run(team);

@@ -38,16 +38,17 @@ struct ConvForward {
   T* z = nullptr;
 };
 
-// dx from dz; times act'(saved), where `saved` (like x) is given.
+// dx from dz, plus residual, times act'(saved); either is like x, nullptr for none.
 template <class T>
 struct ConvData {
   ConvSizes sizes;
   const T* dz;
   const T* weight;
+  const T* residual = nullptr;
   const T* saved = nullptr;
   Act act = Act::identity;
   T slope = 1;
-  T* dx;
+  T* dx = nullptr;
 };
 
 // dW, or dW + what was there.

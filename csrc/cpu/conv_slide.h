@@ -206,11 +206,11 @@ class Slider {
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < call_.out_width; j += dense ? call_.out_width : 1) {
         T* at = out + i * call_.row_step + j * call_.pixel_step;
+        if (call_.residual) kernels_.element.add(stretch, at, call_.residual + (at - call_.out), at);
         if (call_.saved)
           kernels_.element.activation_grad(call_.act, call_.slope, stretch, at,
                                            call_.saved + (at - call_.out), at);
-        if (call_.residual) kernels_.element.add(stretch, at, call_.residual + (at - call_.out), at);
-        if (!call_.saved && call_.act != Act::identity)
+        else if (call_.act != Act::identity)
           kernels_.element.activation(call_.act, call_.slope, stretch, at, at);
       }
   }

@@ -65,6 +65,7 @@ class WeightGradient {
  public:
   WeightGradient(const Kernels<T>& kernels, const ConvWeights<T>& call, T* workspace, T* panels)
       : k_(kernels.gemm),
+        element_(kernels.element),
         call_(call),
         s_(call.sizes),
         blocks_(s_, k_.depth_block),
@@ -74,8 +75,19 @@ class WeightGradient {
         dz_(workspace + panels_size(k_, s_)),
         buffer_(dz_ + dz_size(k_, s_)) {}
 
-  static Index panels_size(const GemmKernels<T>& k, const ConvSizes& s) {
+  // Of one set of sums.
+  static Index sums_size(const GemmKernels<T>& k, const ConvSizes& s) {
     return aligned(checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters())));
+  }
+  static Index panels_size(const GemmKernels<T>& k, const ConvSizes& s) {
+    return checked_mul(parts(k, s), sums_size(k, s));
+  }
+  // Small filters have few sums to share out, and every member would go through all images for its own: the
+  // images are cut into parts of their own sums instead, which are then added in order. 16 images and more
+  // keep as many members busy; beyond 128 KB of sums there are panels and taps enough for them all.
+  static Index parts(const GemmKernels<T>& k, const ConvSizes& s) {
+    const bool small = sums_size(k, s) * static_cast<Index>(sizeof(T)) <= 128 * 1024 && !is_depthwise(s);
+    return small ? std::clamp<Index>(s.images, 1, 16) : 1;
   }
   static Index dz_size(const GemmKernels<T>& k, const ConvSizes& s) {
     return aligned(k.depth_block * panel_width(k, s.group_filters()));
@@ -85,33 +97,47 @@ class WeightGradient {
                        aligned(PixelBlocks(s, k.depth_block).covered_elements(s)));
   }
 
-  // Every member goes through all images for its share of the sums.
   void run(const Team& team) {
-    const Index filters = s_.group_filters(), of_group = pieces(filters, width_);
-    const Span mine = team.share(s_.groups * of_group * lines_.count);
-    if (mine.size() <= 0) return;
-    bool first = true;
-    for (Index n = 0; n < s_.images; ++n)
-      for (Index i = 0; i < blocks_.down; ++i)
-        for (Index j = 0; j < blocks_.across; ++j) {
-          add_block(mine, of_group, n, blocks_.rows(i), blocks_.cols(j), first && !call_.accumulate);
-          first = false;
-        }
-    if (first && !call_.accumulate)
-      for (Index item = mine.begin; item < mine.end; ++item)
-        std::fill_n(sums_of(item, of_group), lines_.length * width_, T(0));
+    const Index of_group = pieces(s_.group_filters(), width_);
+    const Index items = s_.groups * of_group * lines_.count, count = parts(k_, s_);
+    if (count == 1)
+      return add_images({0, s_.images}, team.share(items), of_group, panels_, !call_.accumulate);
+    const Index size = sums_size(k_, s_);
+    team.deal(count, [&](Index part) {
+      add_images({cut(s_.images, count, part), cut(s_.images, count, part + 1)}, {0, items}, of_group,
+                 panels_ + part * size, part > 0 || !call_.accumulate);
+    });
+    team.barrier();
+    const Span mine = team.share(size, 64 / static_cast<Index>(sizeof(T)));
+    for (Index part = 1; part < count; ++part)
+      element_.add(mine.size(), panels_ + mine.begin, panels_ + part * size + mine.begin,
+                   panels_ + mine.begin);
   }
 
  private:
+  // To some of the sums what some images give; where they are `fresh`, what they held is not read.
+  void add_images(Span images, Span mine, Index of_group, T* sums, bool fresh) {
+    if (mine.size() <= 0) return;
+    for (Index n = images.begin; n < images.end; ++n)
+      for (Index i = 0; i < blocks_.down; ++i)
+        for (Index j = 0; j < blocks_.across; ++j) {
+          add_block(mine, of_group, sums, n, blocks_.rows(i), blocks_.cols(j), fresh);
+          fresh = false;
+        }
+    if (fresh)
+      for (Index item = mine.begin; item < mine.end; ++item)
+        std::fill_n(sums_of(item, of_group, sums), lines_.length * width_, T(0));
+  }
+
   static Index aligned(Index elements) { return round_up(elements, 64 / static_cast<Index>(sizeof(T))); }
 
-  T* sums_of(Index item, Index of_group) const {
+  T* sums_of(Index item, Index of_group, T* sums) const {
     const Index line = item % lines_.count, panel = item / lines_.count;
-    return panels_ + panel / of_group * panel_elements(k_, s_.depth(), s_.group_filters()) +
+    return sums + panel / of_group * panel_elements(k_, s_.depth(), s_.group_filters()) +
            panel % of_group * width_ * s_.depth() + line * lines_.length * width_;
   }
 
-  void add_block(Span mine, Index of_group, Index image, Span rows, Span cols, bool first) {
+  void add_block(Span mine, Index of_group, T* sums, Index image, Span rows, Span cols, bool first) {
     const Band<T> band = band_of(call_.x + image * s_.height * s_.width * s_.channels, s_.height, s_.width,
                                  s_.channels, s_.window, rows, cols, buffer_);
     const Index pixel = (image * blocks_.height + rows.begin) * blocks_.width + cols.begin;
@@ -121,7 +147,9 @@ class WeightGradient {
     tile.a_step = s_.window.x.stride * s_.channels;
     tile.a_run = tile.a_chunk = cols.size();
     tile.a_jump = s_.window.y.stride * band.pitch - cols.size() * tile.a_step;
-    tile.b = dz_;
+    // As many filters as a panel has: dz is one already.
+    const bool in_place = s_.filters == width_ && cols.size() == blocks_.width;
+    tile.b = in_place ? call_.dz + pixel * s_.filters : dz_;
     tile.b_step = tile.c_row = tile.cols = width_;
     tile.alpha = 1;
     tile.beta = first ? T(0) : T(1);
@@ -131,14 +159,14 @@ class WeightGradient {
     Index packed = -1;
     for (Index item = mine.begin; item < mine.end; ++item) {
       const Index panel = item / lines_.count, group = panel / of_group;
-      if (packed != panel) {
+      if (packed != panel && !in_place) {
         const Index j = panel % of_group * width_;
         k_.pack_b(tile.depth, std::min(width_, s_.group_filters() - j), width_,
                   call_.dz + pixel * s_.filters + group * s_.group_filters() + j, s_.filters, 1, dz_);
         packed = panel;
       }
       add_line(tile, band.data + lines_.offset(item % lines_.count, band.pitch) + group * s_.group_channels(),
-               sums_of(item, of_group));
+               sums_of(item, of_group, sums));
     }
   }
 
@@ -159,6 +187,7 @@ class WeightGradient {
   }
 
   const GemmKernels<T>& k_;
+  const ElementKernels<T>& element_;
   const ConvWeights<T>& call_;
   const ConvSizes& s_;
   const PixelBlocks blocks_;

@@ -39,13 +39,14 @@ ConvForward<T> conv_forward(const OpCall& call) {
 
 template <class T>
 ConvData<T> conv_data(const OpCall& call) {
-  return {conv_sizes(call, call.out, call.in[1]),
-          call.in[0].as<const T>(),
-          call.in[1].as<const T>(),
-          call.in.size() > 2 ? call.in[2].as<const T>() : nullptr,
-          call.attrs.act,
-          static_cast<T>(call.attrs.slope),
-          call.out.as<T>()};
+  ConvData<T> conv{conv_sizes(call, call.out, call.in[1]), call.in[0].as<const T>(),
+                   call.in[1].as<const T>()};
+  if (call.attrs.residual) conv.residual = call.in[2].as<const T>();
+  if (call.attrs.act != Act::identity) conv.saved = call.in.back().as<const T>();
+  conv.act = call.attrs.act;
+  conv.slope = static_cast<T>(call.attrs.slope);
+  conv.dx = call.out.as<T>();
+  return conv;
 }
 
 template <class T>

@@ -46,7 +46,7 @@ void fold(Graph& graph, const std::vector<ValueId>& keep, const Between& between
   graph.nodes = std::move(folded);
 }
 
-// x + r, where x is made by a batch_norm or a conv2d, once r is there -> that op adds r.
+// x + r, where x is made by a batch_norm or a convolution, once r is there -> that op adds r.
 void fuse_residuals(Graph& graph, const std::vector<ValueId>& keep) {
   const auto later = [&](const Node& add) {
     return graph.producer(add.in[0]) > graph.producer(add.in[1]) ? 0U : 1U;
@@ -57,11 +57,12 @@ void fuse_residuals(Graph& graph, const std::vector<ValueId>& keep) {
         const bool plain = node.op == OpKind::add && !node.attrs.accumulate && node.in[0] != node.in[1];
         return plain ? node.in[later(node)] : no_value;
       },
-      [&](Node& norm, const Node& node) {
-        const bool fits = norm.op == OpKind::batch_norm || norm.op == OpKind::conv2d;
-        if (!fits || norm.attrs.act != Act::identity || norm.attrs.residual) return false;
-        norm.in.push_back(node.in[1 - later(node)]);
-        norm.attrs.residual = true;
+      [&](Node& source, const Node& node) {
+        const bool fits = source.op == OpKind::batch_norm || source.op == OpKind::conv2d ||
+                          source.op == OpKind::conv2d_data;
+        if (!fits || source.attrs.act != Act::identity || source.attrs.residual) return false;
+        source.in.push_back(node.in[1 - later(node)]);
+        source.attrs.residual = true;
         return true;
       });
 }
@@ -81,14 +82,14 @@ void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
       });
 }
 
-// dh = dz W, dz' = dh f'(saved) -> one product that ends with the derivative, saved as its third input.
+// dh = dz W, dz' = dh f'(saved) -> one product that ends with the derivative, saved as its last input.
 void fuse_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
   fold(
       graph, keep,
       [](const Node& node) { return node.op == OpKind::activation_grad ? node.in[0] : no_value; },
       [](Node& product, const Node& node) {
         const bool fits = product.op == OpKind::matmul || product.op == OpKind::conv2d_data;
-        if (!fits || product.in.size() != 2) return false;
+        if (!fits || product.attrs.act != Act::identity) return false;
         product.in.push_back(node.in[1]);
         product.attrs.act = node.attrs.act;
         product.attrs.slope = node.attrs.slope;

@@ -34,8 +34,9 @@ std::string fused(const Graph& graph, const Node& node) {
     if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }
-  if (node.op == OpKind::matmul && node.in.size() > 2)
-    text += std::string("x ") + name_of(node.attrs.act) + "' ";
+  if (node.op == OpKind::conv2d_data && node.attrs.residual) text += "+ residual ";
+  const bool product = node.op == OpKind::matmul || node.op == OpKind::conv2d_data;
+  if (product && node.attrs.act != Act::identity) text += std::string("x ") + name_of(node.attrs.act) + "' ";
   if (node.op == OpKind::batch_norm) {
     if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
