@@ -8,9 +8,15 @@
 namespace gemmule {
 namespace {
 
-Graph fused(Graph graph, const std::vector<ValueId>& keep) {
+// A forward program for at most `capacity` rows at once, or fewer where their values would not stay in a last
+// level of cache: ResNet-20 on images of 32 x 32 predicts 12 % more of them a second in chunks of 32 than of
+// 256. Smaller chunks would leave a team idle.
+Program in_cache(Graph graph, Index capacity, const std::vector<ValueId>& keep) {
+  constexpr Index most_bytes = 16 * 1024 * 1024, fewest_rows = 32;
   fuse(graph, keep);
-  return graph;
+  while (capacity > fewest_rows && place(graph, capacity, keep).bytes > most_bytes)
+    capacity = std::max(fewest_rows, capacity / 2);
+  return Program(cpu::backend, std::move(graph), capacity, keep);
 }
 
 void*& address(Execution& execution, ValueId id) { return execution.address[static_cast<std::size_t>(id)]; }
@@ -71,9 +77,7 @@ ValueId input_of(const Graph& graph) {
 }
 
 Predictor::Predictor(Graph graph, ValueId output, Index capacity)
-    : input_(input_of(graph)),
-      output_(output),
-      program_(cpu::backend, fused(std::move(graph), {output}), capacity, {output}) {}
+    : input_(input_of(graph)), output_(output), program_(in_cache(std::move(graph), capacity, {output})) {}
 
 bool Predictor::run(const std::byte* x, Index rows, std::byte* out, Poll& poll) const {
   const Graph& graph = program_.graph();
@@ -166,7 +170,7 @@ struct Evaluator::Compiled {
         output(g.output),
         target(g.target),
         loss(g.loss),
-        program(cpu::backend, fused(std::move(g.graph), {g.output, g.loss}), capacity, {output, loss}) {}
+        program(in_cache(std::move(g.graph), capacity, {g.output, g.loss})) {}
   ValueId input, output, target, loss;
   Program program;
 };
