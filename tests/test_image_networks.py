@@ -251,3 +251,27 @@ def test_mnist(shared_data: Path) -> None:
     optimizer = gm.Adam(gm.schedules.Cosine(1e-3))
     net.fit(X, y, loss="cross_entropy", optimizer=optimizer, epochs=3, batch_size=64)
     assert net.evaluate(*test)["accuracy"] >= 0.989
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_pooling_goes_before_an_activation_that_keeps_the_order(activation: str) -> None:
+    """conv, activation, max_pool is compiled as conv, max_pool, activation: to the same bits."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(5, 9, 8, 2)).astype(np.float32)
+    nets = [
+        gm.Network([*layers, gm.Flatten(), gm.Dense(None, 3)], input_shape=(9, 8, 2), rng=1)
+        for layers in (
+            [gm.Conv2d(2, 6, 3, activation), gm.MaxPool2d(2)],
+            [gm.Conv2d(2, 6, 3), gm.MaxPool2d(2), gm.Activation(activation)],
+        )
+    ]
+    nets[1].load_state_dict(dict(zip(nets[1].state_dict(), nets[0].state_dict().values(), strict=True)))
+    dy = rng.normal(size=(5, 3)).astype(np.float32)
+    outputs = [net.forward(x, training=True) for net in nets]
+    gradients = [net.backward(dy) for net in nets]
+    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_array_equal(*gradients)
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        np.testing.assert_array_equal(one.grad, other.grad)
+    np.testing.assert_array_equal(nets[0].predict(x), outputs[0])
+    assert (nets[0].trace(x)["0.h"] == 0).any() == (activation == "relu")

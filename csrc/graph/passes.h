@@ -11,6 +11,10 @@ namespace gemmule {
 // the loss node that makes `loss`.
 void fuse_loss(Graph& graph, ValueId loss);
 
+// relu or leaky_relu, then max_pool -> max_pool, then the activation, of fewer elements: the same results.
+// Before `differentiate`, so that neither needs the large output of the activation again.
+void pool_first(Graph& graph, const std::vector<ValueId>& keep);
+
 // Appends the backward pass of `output`. `seed` is the value that holds its adjoint; no_value where `output`
 // is a loss, which starts from itself. A gradient of a trainable parameter gets the home Home::gradient,
 // added to what is there if `accumulate`. Returns the adjoint of `input`, or no_value unless `want_input`.

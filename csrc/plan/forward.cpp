@@ -13,6 +13,7 @@ namespace {
 // 256. Smaller chunks would leave a team idle.
 Program in_cache(Graph graph, Index capacity, const std::vector<ValueId>& keep) {
   constexpr Index most_bytes = 16 * 1024 * 1024, fewest_rows = 32;
+  pool_first(graph, keep);
   fuse(graph, keep);
   while (capacity > fewest_rows && place(graph, capacity, keep).bytes > most_bytes)
     capacity = std::max(fewest_rows, capacity / 2);
@@ -110,6 +111,7 @@ void trace(Graph graph, const std::vector<ValueId>& values, const std::byte* x, 
 
 Tape::Tape(Graph graph, ValueId output, Index capacity) : input_(input_of(graph)), output_(output) {
   seed_ = graph.input(graph.info(output).dims, "d(output)", graph.type);
+  pool_first(graph, {output_});
   input_grad_ = differentiate(graph, output, seed_, input_, true, true);
   std::vector<ValueId> keep = {output_};
   if (input_grad_ != no_value) keep.push_back(input_grad_);

@@ -354,6 +354,7 @@ const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameter
   Graph step = joint.graph;
   std::vector<ValueId> keep{joint.loss};
   if (keeps_output_ || !metrics_.empty()) keep.push_back(joint.output);
+  pool_first(step, keep);
   differentiate(step, joint.loss, no_value, joint.input, false, per_step_ > 1);
   fuse(step, keep);
   const bool copied = form == Parameters::copied;
