@@ -148,7 +148,7 @@ class WeightGradient {
     tile.a_run = tile.a_chunk = cols.size();
     tile.a_jump = s_.window.y.stride * band.pitch - cols.size() * tile.a_step;
     // As many filters as a panel has: dz is one already.
-    const bool in_place = s_.filters == width_ && cols.size() == blocks_.width;
+    const bool in_place = s_.groups == 1 && s_.filters == width_ && cols.size() == blocks_.width;
     tile.b = in_place ? call_.dz + pixel * s_.filters : dz_;
     tile.b_step = tile.c_row = tile.cols = width_;
     tile.alpha = 1;
