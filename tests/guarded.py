@@ -86,3 +86,18 @@ def scale_bytes(isa: str) -> None:
         out = memories[1].place(np.zeros((1, count), dtype), 0, end)
         _core.scale_bytes(x, 0.5, out)
         np.testing.assert_array_equal(out, values * 0.5)
+
+
+def augment() -> None:
+    """Images and what becomes of them, flush with either end."""
+    memories = [Guarded(1 << 13) for _ in range(2)]
+    shapes = [(1, 1, 1), (4, 5, 1), (5, 3, 3), (3, 7, 4), (2, 3, 7)]
+    for shape, dtype, end in itertools.product(shapes, (np.uint8, *DTYPES), (False, True)):
+        count = 8 * int(np.prod(shape))
+        most = shape[0] - 1, shape[1] - 1
+        for fill in ("constant", "edge", "reflect"):
+            augmenter = _core.Augmenter(shape, np.dtype(dtype).name, 0.5, 0.5, *most, fill, 1.0)
+            x = memories[0].place(np.ones((1, count), dtype), 0, end).reshape(8, *shape)
+            out = memories[1].place(np.zeros((1, count), dtype), 0, end).reshape(8, *shape)
+            augmenter.apply(x, out, 3, 4)
+            assert (out == 1).all()

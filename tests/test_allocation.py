@@ -43,6 +43,11 @@ def dropout():
     return gm.Network([gm.Dense(40, 256, "relu"), gm.Dropout(0.3), gm.Dense(256, 10)], rng=0)
 
 
+def convolution():
+    layers = [gm.Conv2d(2, 8, 3, "relu"), gm.Flatten(), gm.Dense(None, 10)]
+    return gm.Network(layers, input_shape=(4, 5, 2), rng=0)
+
+
 large = mlp(256)
 cases = {
     "a working copy, SGD": (large, lambda: gm.SGD(0.01), 64),
@@ -55,18 +60,22 @@ cases = {
     "Muon": (large, lambda: gm.Muon(0.01), 64),
     "small": (mlp(8), lambda: gm.SGD(0.01), 64),
     "a rate for every update": (large, lambda: gm.SGD(gm.schedules.Exponential(0.01, 0.99)), 64),
+    "augmented images": (convolution, lambda: gm.SGD(0.01), 64),
 }
 found = {}
 for name, (network, optimizer, batch) in cases.items():
     net, opt = network(), optimizer()
+    images = network is convolution
+    given = x.reshape(-1, 4, 5, 2) if images else x
+    augment = gm.Augment(flip=True, crop=2) if images else None
 
     def run(count):
         rows = slice(0, count * batch)
         gc.collect()
         gc.disable()
         before = hook.allocations(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        net.fit(x[rows], y[rows], loss="cross_entropy", optimizer=opt, epochs=1, batch_size=batch,
-                metrics=["accuracy"], progress=False)
+        net.fit(given[rows], y[rows], loss="cross_entropy", optimizer=opt, epochs=1, batch_size=batch,
+                metrics=["accuracy"], progress=False, augment=augment)
         after = hook.allocations(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         gc.enable()
         return [b - a for a, b in zip(before, after)]

@@ -59,6 +59,36 @@ def test_models_made_in_python(capsys: Capture, tmp_path: Path, layout: str) -> 
         assert accuracy(out) == pytest.approx(100 * right, abs=0.01)
 
 
+@pytest.mark.parametrize("arch", ["mlp", "cnn"])
+def test_augmentation(capsys: Capture, tmp_path: Path, arch: str) -> None:
+    """Dense layers take images then, too; a model is scored on images as they are; a checkpoint knows it."""
+    path, checkpoint = str(tmp_path / "net.safetensors"), str(tmp_path / "checkpoint")
+    command = ["train", "digits", "--arch", arch, "--epochs", "12", "--crop", "1"]
+    out, _ = run(capsys, *command, "--out", path, "--checkpoint", checkpoint)
+    assert accuracy(out) > 90
+    scored, _ = run(capsys, "evaluate", path, "digits")
+    assert accuracy(scored) == accuracy(out)
+    assert gm.load(path).input_shape == (8, 8, 1)
+    run(capsys, *command, "--resume", checkpoint)
+    refused(
+        capsys, *command, "--flip", "--resume", checkpoint, status=1, match="written with augment .*this fit"
+    )
+
+
+def test_augmentations_that_are_refused(capsys: Capture, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", X=np.ones((20, 12)), y=np.arange(20) % 2)
+    rows = str(tmp_path / "rows.npz")
+    for option in (["--flip"], ["--crop", "1"], ["--shift", "0.1"]):
+        refused(
+            capsys, "train", rows, *option, status=2, match=f"{option[0]} is for images; .* rows of numbers"
+        )
+    refused(
+        capsys, "train", "digits", "--crop", "8", status=2, match="--crop 8 would leave nothing of .* 8 x 8"
+    )
+    for wrong in (["--crop", "0"], ["--crop", "1.5"], ["--shift", "2"], ["--crop", "1", "--shift", "0.1"]):
+        refused(capsys, "train", "digits", *wrong, status=2, match=wrong[-2])
+
+
 def test_what_is_refused(capsys: Capture, tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", X=np.ones((20, 12)), y=np.arange(20) % 2)
     rows = str(tmp_path / "rows.npz")

@@ -22,6 +22,7 @@ void bind_machine(py::module_& m);
 void bind_store(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_programs(py::module_& m);
+void bind_augment(py::module_& m);
 void bind_training(py::module_& m);
 void bind_updates(py::module_& m);
 void bind_gemm(py::module_& m);

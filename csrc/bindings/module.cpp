@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   bind_store(m);
   bind_graph(m);
   bind_programs(m);
+  bind_augment(m);
   bind_training(m);
   bind_updates(m);
   bind_gemm(m);

@@ -51,7 +51,7 @@ struct PyTrainer {
                              const std::optional<PyPosition>& begin, std::optional<Index> steps,
                              std::optional<py::array> rates, std::optional<py::array> outputs, double scale,
                              const std::vector<Index>& sizes, const std::optional<py::array>& weights,
-                             const std::optional<py::array>& metric_weights) {
+                             const std::optional<py::array>& metric_weights, const Augmenter* augmenter) {
     result = {};  // first: whatever is raised below, it says how far this call came
     const Graph& g = trainer.graph();
     const Shape& dims = g.info(trainer.output()).dims;
@@ -59,6 +59,8 @@ struct PyTrainer {
     call.samples.bytes = has_type(x, DType::u8);
     call.rows = require_batch(x, call.samples.bytes ? DType::u8 : g.type, g.info(input_of(g)).dims, "fit: x");
     call.samples.scale = scale;
+    if (augmenter) require_batch(x, augmenter->type(), augmenter->image(), "fit: x to augment");
+    call.samples.augmenter = augmenter;
     call.sizes = sizes;
     call.labels = dtype_of(y, "fit: y") == DType::i64;
     const Index targets =
@@ -121,7 +123,7 @@ void bind_training(py::module_& m) {
            py::arg("hyper"), py::arg("updates"), py::arg("ranges"), py::arg("begin") = py::none(),
            py::arg("steps") = py::none(), py::arg("rates") = py::none(), py::arg("outputs") = py::none(),
            py::arg("scale") = 1.0, py::arg("sizes") = std::vector<Index>(), py::arg("weights") = py::none(),
-           py::arg("metric_weights") = py::none())
+           py::arg("metric_weights") = py::none(), py::arg("augmenter") = py::none())
       .def_property_readonly("position",
                              [](const PyTrainer& self) {
                                const Position& p = self.result.position;

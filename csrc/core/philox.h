@@ -4,6 +4,7 @@
 //
 // The key is the network's. Counters, lowest word first, each word modulo 2^32:
 //   dropout        {unit / 4, sample, layer, step}; unit % 4 picks the word
+//   augmentation   {0, sample, tag, step}; a word each for the flips and the moves
 //   PhiloxStream   {draw / 4, number >> 32, tag, number}; draw % 4 picks the word. Tags are at the top, where
 //   no
 //                  layer's number is.

@@ -87,7 +87,7 @@ class Trainer::Loop {
         most_rows_(std::min(trainer.batch_size_, call.rows)),
         lease_(c_.program, c_.program.team_size(most_rows_)),
         gather_(cpu::backend, c_.program.graph().type, call.samples, c_.listed, c_.x_bytes, c_.y_bytes,
-                most_rows_),
+                most_rows_, lease_->members),
         order_(static_cast<std::size_t>(call.rows)),
         tally_(trainer.loss_.loss, trainer.metrics_, call.weights.any()),
         scalars_(call.start),
@@ -144,16 +144,19 @@ class Trainer::Loop {
   void slice(const Team& team) {
     Index epoch = epoch_,
           number = number_;  // every member counts for itself; the leading one keeps the books
+    StepScalars place = scalars_;
     if (team.leads()) over_ = complete();
     if (team.leads() && !over_ && number == 0) begin_epoch(epoch);
     team.barrier();
     if (over_) return;
     for (;;) {
       const Batch batch = batches_[number];
-      gather_.take(team, order_.data() + batch.at, batch.rows);
+      place.before = batch.before;
+      gather_.take(team, order_.data() + batch.at, batch.rows, place);
       if (call_.weights.any()) weigh(team, batch);
       team.barrier();
       if (over_ || !train(team, batch, epoch, number)) return;
+      if (batch.last) ++place.step;
       if (++number == batches_.count()) number = 0, ++epoch;
       if (team.leads()) keep_books(team, batch, epoch, number);
       if (number != 0) continue;

@@ -36,8 +36,9 @@ from .optim import LBFGS, SGD, Adagrad, Adam, AdamW, Lion, Muon, RMSprop
 from .parameters import Parameter
 
 if TYPE_CHECKING:
-    from . import cli, datasets, io, metrics, models, plot, tables
+    from . import augment, cli, datasets, io, metrics, models, plot, tables
     from ._batching import batches
+    from .augment import Augment
     from .io import load
 
 __version__ = _core.build_info()["version"]
@@ -49,6 +50,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Augment",
     "AvgPool2d",
     "BatchNorm",
     "Callback",
@@ -73,6 +75,7 @@ __all__ = [
     "Residual",
     "ShapeError",
     "__version__",
+    "augment",
     "batches",
     "callbacks",
     "cli",
@@ -96,7 +99,7 @@ __all__ = [
 ]
 
 # Imported when first asked for: `import gemmule` stays short.
-_LAZY = frozenset({"cli", "datasets", "io", "metrics", "models", "plot", "tables"})
+_LAZY = frozenset({"augment", "cli", "datasets", "io", "metrics", "models", "plot", "tables"})
 
 
 def __getattr__(name: str) -> Any:
@@ -110,6 +113,10 @@ def __getattr__(name: str) -> Any:
         from ._batching import batches
 
         return batches
+    if name == "Augment":
+        from .augment import Augment
+
+        return Augment
     raise AttributeError(f"module 'gemmule' has no attribute {name!r}")
 
 

@@ -69,6 +69,7 @@ def describe(loop: "Loop", callbacks: Sequence[Callback]) -> dict[str, Any]:
         "samples": loop.samples,
         "shuffle": "indices" if settings.order is not None else settings.shuffle,
         "precision": settings.precision,
+        "augment": None if settings.augment is None else f"{settings.augment!r}",
         "weights": None if loop.data.weights is None else loop.data.weights.described(),
         "history": list(loop.history),
         "callbacks": [type(callback).__name__ for callback in _with_state(callbacks)],
@@ -151,12 +152,12 @@ def apply(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> bool:
 
 
 def require_same(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> None:
-    """ValueError where network, data or settings are others than those the checkpoint was written with."""
+    """FileError where network, data or settings are others than those the checkpoint was written with."""
     loop.require_resumable()
     ours = json.loads(io.contents(loop.network)[1]["network"])
     for part in ("layers", "dtype", "input_shape", "trainable"):
         if saved.network.get(part) != ours[part]:
-            raise ValueError(
+            raise FileError(
                 f"fit: resume={saved.path!r} was written for another network: its {part} differ"
                 + _difference(saved.tensors, loop.network)
             )
@@ -164,7 +165,7 @@ def require_same(saved: Saved, loop: "Loop", callbacks: Sequence[Callback]) -> N
     for name, value in describe(loop, callbacks).items():
         given = theirs.get(name) if isinstance(theirs, dict) else None
         if given != value:
-            raise ValueError(
+            raise FileError(
                 f"fit: resume={saved.path!r} was written with {name} {given!r}, this fit has {value!r}"
             )
 

@@ -45,8 +45,9 @@ def train(args: argparse.Namespace) -> int:
     loss = _loss(args, table)
     check_outputs(args.plot, args.out, args.checkpoint)
     _check_architecture(args, table)
+    augment = _augment(args, table.image)
     preparation, training, held = _parts(args, table, classify=loss in CLASSIFYING)
-    net = _network(args, preparation, training, table.image)
+    net = _network(args, preparation, training, table.image, flat=augment is None)
     training, held = _shaped(net, training), _shaped(net, held)
     rows = len(training[0])
     batch_size = args.batch_size or (64 if rows >= _MANY_ROWS else 32)
@@ -78,6 +79,7 @@ def train(args: argparse.Namespace) -> int:
             callbacks=callbacks,
             resume=args.resume,
             scale=1 / preparation.scale[0] if _bytes.is_bytes(training[0]) else None,
+            augment=augment,
         )
     except KeyboardInterrupt:
         if net.history is None:  # not one step was done
@@ -178,9 +180,29 @@ def _check_architecture(args: argparse.Namespace, table: Table) -> None:
         raise UsageError(f"--hidden goes with --arch mlp; the layers of {args.arch} are what they are")
 
 
+def _augment(args: argparse.Namespace, image: Shape | None) -> gm.Augment | None:
+    """What is to be done to images; UsageError where there are none, or smaller ones than it takes."""
+    given = [name for name in ("flip", "crop", "shift") if getattr(args, name)]
+    if not given:
+        return None
+    if image is None:
+        raise UsageError(f"--{given[0]} is for images; {args.data} holds rows of numbers")
+    if args.crop is not None and args.crop >= min(image[:2]):
+        raise UsageError(
+            f"--crop {args.crop} would leave nothing of images of {image[0]} x {image[1]} pixels"
+        )
+    return gm.Augment(flip=args.flip, crop=args.crop or 0, shift=args.shift or 0.0)
+
+
 def _network(
-    args: argparse.Namespace, preparation: Preparation, training: tuple[Array, Array], image: Shape | None
+    args: argparse.Namespace,
+    preparation: Preparation,
+    training: tuple[Array, Array],
+    image: Shape | None,
+    *,
+    flat: bool,
 ) -> gm.Network:
+    """flat: rows are as good as images, where the architecture leaves the choice."""
     X, y = training
     n_out = len(preparation.classes) if preparation.classes else y.shape[1]
     if args.arch != "mlp":
@@ -190,7 +212,7 @@ def _network(
             return make(n_out, dropout=args.dropout, input_shape=image, rng=args.seed, **named)
         except ShapeError as error:
             raise UsageError(f"--arch {args.arch} does not take images of shape {image}: {error}") from error
-    layers: list[gm.Layer] = []
+    layers: list[gm.Layer] = [] if flat else [gm.Flatten()]
     width = X.shape[1]
     for hidden in _HIDDEN if args.hidden is None else args.hidden:
         layers.append(gm.Dense(width, hidden, args.activation or "relu"))
@@ -198,7 +220,7 @@ def _network(
             layers.append(gm.Dropout(args.dropout))
         width = hidden
     layers.append(gm.Dense(width, n_out))
-    return gm.Network(layers, rng=args.seed)
+    return gm.Network(layers, input_shape=None if flat else image, rng=args.seed)
 
 
 def _shaped(net: gm.Network, part: tuple[Array, Array]) -> tuple[Array, Array]:

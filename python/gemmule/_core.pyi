@@ -194,6 +194,25 @@ class Evaluator:
         each where there are none."""
 
 @final
+class Augmenter:
+    """Moves and mirrors images (H, W, C) of one type, uint8, float32 or float64, at random: `gemmule.Augment`
+    has the formula. down, across: the largest moves. fill: "constant", which is `value`, "edge" or
+    "reflect"."""
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        dtype: str,
+        flip: float,
+        vertical_flip: float,
+        down: int,
+        across: int,
+        fill: str,
+        value: float,
+    ) -> None: ...
+    def apply(self, x: Array, out: Array, key: int, step: int) -> None:
+        """out = the batch x as it is seen in this step under this key; C-contiguous (N, H, W, C)."""
+
 class Trainer:
     """The epoch loop: shuffled gather, forward, loss, backward, update."""
 
@@ -230,6 +249,7 @@ class Trainer:
         sizes: Sequence[int] = (),
         weights: NDArray[np.float64] | None = None,
         metric_weights: NDArray[np.float64] | None = None,
+        augmenter: Augmenter | None = None,
     ) -> list[tuple[float, ...]]:
         """Train `epochs` epochs and return (loss, *metrics) of each, means over its samples as they were met.
 
@@ -246,7 +266,7 @@ class Trainer:
         come, none above hyper's lr. outputs: (N, ...) to be filled with the network's output for each
         sample, where it stands in x; for a trainer that keeps_output. scale: of x where it is uint8.
         sizes: the rows of each batch, where not all but the last have batch_size. weights, metric_weights:
-        (N,), as of an Evaluator.
+        (N,), as of an Evaluator. augmenter: of the samples of x, images, whenever they are trained on.
         A trainer of per_step > 1 makes one step of so many batches, with the gradient of the mean over all
         their samples.
         Raises DivergenceError (loss, gradient or update not finite; the message names epoch and batch,

@@ -24,6 +24,7 @@ from .schedules import Schedule
 
 if TYPE_CHECKING:
     from ._blocks import Source
+    from .augment import Augment
     from .network import Network
 
 
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     order: Array | None  # (epochs, N), or None: drawn where `shuffle`, else as the samples lie
     shuffle: bool
     precision: str | None
+    augment: "Augment | None" = None
 
 
 class Loop:
@@ -68,6 +70,8 @@ class Loop:
         self.position: tuple[int, int, list[float]] = (0, network._step, [])
         self.outputs = self._all_outputs()
         self.optimizer._run(network)  # its checks, before anything is written
+        augment, x = settings.augment, data.x
+        self._augmenter = None if augment is None else augment.augmenter(x.shape[1:], x.dtype)
         self.optimizer_at_start = _described(self.optimizer)
         self._peak()
 
@@ -166,6 +170,7 @@ class Loop:
                 rates=self._rates(updates if steps is None else min(updates, steps)),
                 outputs=outputs,
                 scale=_bytes.scale_of(network),
+                augmenter=self._augmenter,
                 **where,
             )
         except BaseException as error:

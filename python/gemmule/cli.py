@@ -57,6 +57,7 @@ examples:
   gemmule train digits --hidden 32 --activation tanh --epochs 50 --plot digits.png
   gemmule train mnist --data-dir DIR --out mnist.safetensors
   gemmule train mnist --data-dir DIR --arch cnn --epochs 3 --schedule cosine --plot cnn.png
+  gemmule train digits --arch cnn --crop 1
   gemmule train mnist --data-dir DIR --hidden 512,256 --dropout 0.25 --schedule one-cycle --lr 0.002 \\
     --epochs 6 --batch-size 128
   gemmule train table.npz --loss mse --optimizer sgd --lr 0.01
@@ -173,6 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--batch-size", type=count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
     )
+    _add_augmentation(train)
     training.add_argument(
         "--early-stopping", type=count, nargs="?", const=PATIENCE, metavar="EPOCHS",
         help="stop after so many epochs without a lower held-out loss, and keep the best epoch's weights "
@@ -184,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     training.add_argument(
         "--seed", type=natural, default=0, metavar="N",
-        help="of weights, split, order and dropout; the same seed gives the same network (default: 0)",
+        help="of all that is drawn; the same seed gives the same network (default: 0)",
     )  # fmt: skip
     _add_threads(training)
 
@@ -244,6 +246,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("show-config", _commands.show_config, "instruction set, threads and build in use")
     return parser
+
+
+def _add_augmentation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "augmentation",
+        "Images are changed at random, anew whenever they are trained on; those held out are not.\n"
+        "Labels must stay true: a mirrored cat is a cat, a mirrored 3 is nothing.",
+    )
+    group.add_argument("--flip", action="store_true", help="exchange left and right of half of them")
+    move = group.add_mutually_exclusive_group()
+    move.add_argument(
+        "--crop", type=count, metavar="N",
+        help="pad by N pixels of 0 on each side, then cut back at a random place (4 is usual for 32 x 32)",
+    )  # fmt: skip
+    move.add_argument(
+        "--shift", type=share, metavar="SHARE",
+        help="the same move, by up to this share of the height and the width",
+    )  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -36,6 +36,8 @@ class FullBatchLoop(Loop):
             )
         if settings.order is not None:
             raise ValueError("fit: LBFGS takes all samples at once; shuffle must be True or False")
+        if settings.augment is not None:
+            raise ValueError("fit: LBFGS must see the same samples each time; augment goes with the others")
         if any(isinstance(callback, Checkpoint) for callback in callbacks):
             raise ValueError("fit: LBFGS cannot go on from a checkpoint: what it remembers is SciPy's")
         super().__init__(network, settings._replace(optimizer=SGD(0.0), shuffle=False), data, validated)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from ._weights import ClassWeight
+    from .augment import Augment
     from .metrics import MetricLike
 
 RngLike = Any  # int, numpy.random.Generator or None; naming the class would import numpy.random
@@ -183,6 +184,7 @@ class Network(Chain):
         resume: "str | PathLike[str] | None" = None,
         scale: float | None = None,
         steps_per_epoch: int | None = None,
+        augment: "Augment | None" = None,
     ) -> History:
         """Train on X (N, ...) and targets y, and return the losses of each epoch.
 
@@ -221,6 +223,8 @@ class Network(Chain):
             (`preprocessing["uint8_scale"]`); arrays of other types are taken as they are. None: the scale of
             an earlier fit, else 1.
         steps_per_epoch: for batches without end, see below.
+        augment: a `gemmule.Augment`, for images: each is mirrored and moved at random whenever it is trained
+            on. Losses and metrics of training are of what was seen, validation has the images as they are.
 
         X and y may be larger than memory: memory-mapped arrays, which are read where they lie if they are
         C-contiguous and of the network's type or uint8, or whatever has rows that can be sliced, like HDF5
@@ -264,6 +268,7 @@ class Network(Chain):
             resume=resume,
             scale=scale,
             steps_per_epoch=steps_per_epoch,
+            augment=augment,
         )
 
     @property

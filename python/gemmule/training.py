@@ -30,6 +30,7 @@ from .programs import CHUNK
 if TYPE_CHECKING:
     from os import PathLike
 
+    from .augment import Augment
     from .network import Network
 
 
@@ -55,6 +56,7 @@ def fit(
     resume: "str | PathLike[str] | None",
     scale: float | None,
     steps_per_epoch: int | None,
+    augment: "Augment | None",
 ) -> History:
     """See `Network.fit`."""
     epochs = positive_int(epochs, "fit: epochs")
@@ -71,6 +73,8 @@ def fit(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: {callback!r} is not a Callback")
+    if augment is not None:
+        _require_augment(augment)
     saved = None if resume is None else _checkpoint.read(resume)
     validation_split = real_number(validation_split, "fit: validation_split")
     held_pair, held_weight = _parted(validation_data)
@@ -107,7 +111,8 @@ def fit(
             raise ValueError("fit: give validation_split or validation_data, not both")
         held = _scored(network, held_pair[0], held_pair[1], chosen, measured, held_weight, "validation ")
 
-    settings = Settings(chosen, measured, opt, epochs, 1, accumulate, None, bool(np.any(shuffle)), precision)
+    shuffled = bool(np.any(shuffle))
+    settings = Settings(chosen, measured, opt, epochs, 1, accumulate, None, shuffled, precision, augment)
     loop: Loop
     if isinstance(data, Data):
         order = _order(shuffle, epochs, len(data.x), bool(validation_split))
@@ -190,6 +195,13 @@ def _chosen_loss(network: "Network", loss: str | Loss | None, what: str) -> Loss
     if network.loss is None:
         raise ValueError(f"{what}: give a loss; known: {', '.join(losses.NAMES)}")
     return network.loss
+
+
+def _require_augment(augment: Any) -> None:
+    from .augment import Augment  # only where it is asked for
+
+    if not isinstance(augment, Augment):
+        raise TypeError(f"fit: augment must be a gemmule.Augment, not {augment!r}")
 
 
 def _data(
