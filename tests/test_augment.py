@@ -179,6 +179,9 @@ def test_bad_batches_by_hand() -> None:
         augment(x.astype(complex), rng=0)
     with pytest.raises(gm.ShapeError, match="leave nothing"):
         augment(x[:, :1], rng=0)
+    for empty in (x[:, :0], x[:, :, :0], x[..., :0]):
+        with pytest.raises(gm.ShapeError, match="hold no pixel"):
+            augment(empty, rng=0)
     maker = _core.Augmenter((4, 4, 3), "float64", 0.5, 0.0, 1, 1, "constant", 0.0)
     with pytest.raises(gm.ShapeError):
         maker.apply(x, np.zeros((3, 4, 4, 3)), 0, 0)

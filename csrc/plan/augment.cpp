@@ -101,7 +101,7 @@ Augmenter::Augmenter(const Augmentation& how, DType type, const Shape& image)
     : how_(how), type_(type), image_(image) {
   require(image.rank() == 3, ErrorKind::shape, "augment: a sample has shape ", image,
           "; images (H, W, C) are due");
-  image.count();  // checks
+  require(image.count() > 0, ErrorKind::shape, "augment: images of shape ", image, " hold no pixel");
   height_ = image[0];
   width_ = image[1];
   for (double probability : {how.flip, how.vertical_flip})

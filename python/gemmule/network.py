@@ -40,8 +40,8 @@ class Network(Chain):
     input_shape: the shape of one sample, where the first layers do not tell; else the network is built when
         the first data come.
     dtype: "float32" or "float64", for parameters and arithmetic.
-    rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout and
-        validation split.
+    rng: int, `numpy.random.Generator` or None (fresh): the seed of initial weights, shuffling, dropout,
+        augmentation and validation split.
     layout: "channels_first" for images (N, C, H, W) and sequences (N, C, L), as other frameworks have them;
         `input_shape` is then (C, H, W), and so are all arrays that come and go, in `trace` too, and targets
         that are images. They are turned once on the way in and out. Layers, `output_shape`, `plan` and
