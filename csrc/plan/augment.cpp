@@ -109,7 +109,7 @@ Augmenter::Augmenter(const Augmentation& how, DType type, const Shape& image)
             probability);
   require(how.down >= 0 && how.across >= 0, ErrorKind::value, "augment: moves by ", how.down, " and ",
           how.across, " pixels");
-  require(how.down < height_ && how.across < width_, ErrorKind::shape, "augment: a crop that moves by up to ",
+  require(how.down < height_ && how.across < width_, ErrorKind::shape, "augment: a view that moves by up to ",
           Shape{how.down, how.across}, " pixels would leave nothing of an image of ", Shape{height_, width_});
   constexpr Index most = Index{1} << 31;  // a place times a word has 64 bits
   require(height_ < most && width_ < most, ErrorKind::shape, "augment: the image ", image, " is too large");
