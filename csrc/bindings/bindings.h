@@ -30,6 +30,7 @@ void bind_stacks(py::module_& m);
 void bind_packed(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_images(py::module_& m);
+void bind_norms(py::module_& m);
 
 // -- arrays: checked, never converted -----------------------------------------------------------------------
 

@@ -108,6 +108,19 @@ ValueId batch_norm(PyGraph& self, ValueId x, const std::optional<std::array<Valu
   return g.apply(OpKind::batch_norm, std::move(in), attrs, name);
 }
 
+// Over the last `axes` axes, or where that is 0 over groups of channels.
+ValueId group_norm(PyGraph& self, ValueId x, const std::optional<std::array<ValueId, 2>>& affine,
+                   Index groups, Index axes, double eps, const std::string& name) {
+  std::vector<ValueId> in{x};
+  if (affine) in.insert(in.end(), affine->begin(), affine->end());
+  Attrs attrs;
+  attrs.affine = affine.has_value();
+  attrs.groups = groups;
+  attrs.axes = axes;
+  attrs.eps = eps;
+  return self.graph.apply(OpKind::group_norm, std::move(in), attrs, name);
+}
+
 // Functions of (prediction, target), each with arrays of its own.
 void set_custom_loss(PyGraph& self, ValueId output, py::object value, py::object gradient) {
   Graph& g = self.graph;
@@ -232,6 +245,8 @@ void bind_graph(py::module_& m) {
           py::arg("name"))
       .def("batch_norm", &batch_norm, py::arg("x"), py::arg("affine"), py::arg("running"), py::arg("eps"),
            py::arg("momentum"), py::arg("training"), py::arg("name"))
+      .def("group_norm", &group_norm, py::arg("x"), py::arg("affine"), py::arg("groups"), py::arg("axes"),
+           py::arg("eps"), py::arg("name"))
       .def("python", &python_op, py::arg("x"), py::arg("dims"), py::arg("forward"), py::arg("backward"),
            py::arg("name"))
       .def("custom_loss", &set_custom_loss, py::arg("output"), py::arg("value"), py::arg("gradient"))

@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, m) {
   bind_packed(m);
   bind_ops(m);
   bind_images(m);
+  bind_norms(m);
 }

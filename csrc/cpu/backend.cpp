@@ -253,8 +253,9 @@ CpuOp op_of(OpKind op) {
     default:
       break;
   }
-  const CpuOp of_images = image_op<T>(op);
-  return of_images.run ? of_images : norm_op<T>(op);
+  for (const CpuOp& found : {image_op<T>(op), norm_op<T>(op), group_norm_op<T>(op)})
+    if (found.run) return found;
+  return {};
 }
 
 CpuOp op_of(OpKind op, DType type) { return type == DType::f64 ? op_of<double>(op) : op_of<float>(op); }

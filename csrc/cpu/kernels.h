@@ -309,11 +309,57 @@ struct NormGradArgs {
 // No sum takes more terms than there are rows, at most 384, and what it is added to.
 template <class T>
 struct NormKernels {
-  // sums[j] = sum over rows of (x - mean[j])^2
-  void (*square_sums)(Index rows, Index cols, const T* x, const T* mean, T* sums, bool accumulate);
+  // sums[j] = sum over rows of d = x - mean[j], squares[j] = sum of d^2
+  void (*square_sums)(Index rows, Index cols, const T* x, const T* mean, T* sums, T* squares,
+                      bool accumulate);
   void (*grad_sums)(const NormSumsArgs<T>& args, Index rows, Index cols, bool accumulate);
   void (*normalize)(const NormalizeArgs<T>& args, Index rows, Index cols);
   void (*grad)(const NormGradArgs<T>& args, Index rows, Index cols);
+};
+
+// Normalization of rows by statistics of their own, on contiguous matrices (rows, cols). stats (rows, 2):
+// mean and 1 / sqrt(variance + eps). Row r has the factors gamma and terms beta of group r % groups, nullptr
+// both for 1 and 0. `act` is identity, relu or leaky_relu.
+//   y = act((x - mean) / sqrt(variance + eps) gamma + beta)
+template <class T>
+struct RowNormArgs {
+  const T* x;
+  T* y;
+  T* stats;  // nullptr: not wanted
+  const T *gamma, *beta;
+  Index groups;
+  double eps;
+  Act act;
+  T slope;
+};
+
+// dx, through the statistics too, from d = dy act'(saved).
+template <class T>
+struct RowNormGradArgs {
+  const T *dy, *x, *saved, *stats, *gamma;
+  T* dx;
+  Index groups;
+  Act act;
+  T slope;
+};
+
+// Here a row is all groups of a sample, (groups, cols): sums[j] = sum of d over rows, products[j] = sum of
+// d (x - mean) / sqrt(variance + eps).
+template <class T>
+struct RowNormSumsArgs {
+  const T *dy, *x, *saved, *stats;
+  T *sums, *products;
+  Index groups;
+  Act act;
+  T slope;
+};
+
+// No accumulator takes more than 384 terms; `sums` takes at most as many rows.
+template <class T>
+struct RowNormKernels {
+  void (*normalize)(const RowNormArgs<T>& args, Index rows, Index cols);
+  void (*grad)(const RowNormGradArgs<T>& args, Index rows, Index cols);
+  void (*sums)(const RowNormSumsArgs<T>& args, Index rows, Index cols);
 };
 
 template <class T>
@@ -324,6 +370,7 @@ struct Kernels {
   DepthwiseKernels<T> depthwise;
   PoolKernels<T> pool;
   NormKernels<T> norm;
+  RowNormKernels<T> row_norm;
   // Runs independent FMA chains in registers; returns the floating-point operations done. For the FMA
   // ceiling.
   double (*fma_chains)(Index iterations);

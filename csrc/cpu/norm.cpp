@@ -6,58 +6,12 @@
 #include "core/arena.h"
 #include "core/tensor.h"
 #include "cpu/dispatch.h"
+#include "cpu/norm_parts.h"
 
 namespace gemmule::cpu {
 namespace {
 
 constexpr Index tables = 4;  // of constants by column, the most that a formula has
-
-// How (pixels, channels) is cut. Few channels would leave lanes idle and few sums under way, so that some
-// pixels, one behind the other in memory, are taken as one row of a wider matrix.
-template <class T>
-struct Blocks {
-  explicit Blocks(const NormSizes& sizes) : pixels(sizes.pixels), channels(sizes.channels) {
-    const Index lanes = kernels<T>().gemm.lanes;
-    // Four vectors are four chains of sums. Beyond 256 columns a last vector that is not full costs little.
-    while (beside * channels < 4 * lanes || (beside * channels % lanes != 0 && beside * channels < 256))
-      beside *= 2;
-    // A block, read twice, stays in L1 (half of 32 KB); where rows are long, in L2.
-    const Index rows = 16 * 1024 / (width() * static_cast<Index>(sizeof(T)));
-    each = std::clamp<Index>(rows, 32, 384) * beside;
-  }
-  Index width() const { return beside * channels; }
-  Index count() const { return (pixels + each - 1) / each; }
-  Span block(Index i) const { return {i * each, std::min(pixels, (i + 1) * each)}; }
-
-  Index pixels, channels;
-  Index beside = 1;  // pixels of a row
-  Index each;        // pixels of a block
-};
-
-// body(first element, rows, columns, whether it is the first) for the full rows of a block, and for what is
-// left.
-template <class T, class Body>
-void for_rows(const Blocks<T>& blocks, Span block, const Body& body) {
-  const Index rows = block.size() / blocks.beside, left = block.size() % blocks.beside;
-  const Index at = block.begin * blocks.channels;
-  if (rows > 0) body(at, rows, blocks.width(), true);
-  if (left > 0) body(at + rows * blocks.width(), Index(1), left * blocks.channels, rows == 0);
-}
-
-// The sum of column c over the pixels beside each other.
-template <class T>
-double folded(const Blocks<T>& blocks, const T* sums, Index c) {
-  double sum = 0;
-  for (Index i = 0; i < blocks.beside; ++i) sum += static_cast<double>(sums[i * blocks.channels + c]);
-  return sum;
-}
-
-// table[i channels + c] = value(c)
-template <class T, class Value>
-void spread(const Blocks<T>& blocks, T* table, const Value& value) {
-  for (Index c = 0; c < blocks.channels; ++c) table[c] = static_cast<T>(value(c));
-  for (Index i = 1; i < blocks.beside; ++i) std::copy_n(table, blocks.channels, table + i * blocks.channels);
-}
 
 // A member's memory: tables of its own, and in the leading member's what all see, two figures for each block
 // and channel.
@@ -93,8 +47,9 @@ Index norm_workspace(const NormSizes& sizes) {
   return Memory<T>::bytes(Blocks<T>(sizes));
 }
 
-// A block's squares are taken about its own mean, and blocks joined by Chan, Golub and LeVeque 1983: no mean,
-// however large, cancels the variance.
+// A block's squares are taken about its own mean. What that was off by, since its sum was rounded, is the
+// mean of the deviations (the corrected two-pass algorithm), and blocks are joined by Chan, Golub and LeVeque
+// 1983: no mean, however large, cancels the variance.
 template <class T>
 void norm(const Team& team, const BatchStats<T>& call, void* workspace) {
   const Kernels<T>& k = kernels<T>();
@@ -103,7 +58,7 @@ void norm(const Team& team, const BatchStats<T>& call, void* workspace) {
   const Index channels = blocks.channels;
   double* const means = memory.shared(team);  // (blocks, channels), then the squares alike
   double* const squares = means + blocks.count() * channels;
-  T *const sums = memory.table(0), *const about = memory.table(1);
+  T *const sums = memory.table(0), *const about = memory.table(1), *const of_squares = memory.table(2);
   team.deal(blocks.count(), [&](Index i) {
     const Span block = blocks.block(i);
     const auto n = static_cast<double>(block.size());
@@ -115,12 +70,15 @@ void norm(const Team& team, const BatchStats<T>& call, void* workspace) {
     for (Index c = 0; c < channels; ++c) mean[c] = folded(blocks, sums, c) / n;
     spread(blocks, about, [&](Index c) { return mean[c]; });
     std::fill_n(sums, blocks.width(), T(0));
+    std::fill_n(of_squares, blocks.width(), T(0));
     for_rows(blocks, block, [&](Index at, Index rows, Index cols, bool first) {
-      k.norm.square_sums(rows, cols, call.x + at, about, sums, !first);
+      k.norm.square_sums(rows, cols, call.x + at, about, sums, of_squares, !first);
     });
     for (Index c = 0; c < channels; ++c) {
-      const double rounding = mean[c] - static_cast<double>(about[c]);
-      square[c] = std::max(0.0, folded(blocks, sums, c) - n * rounding * rounding);
+      const double apart = folded(blocks, sums, c) / n;
+      mean[c] = static_cast<double>(about[c]) + apart;
+      square[c] = folded(blocks, of_squares, c) - n * apart * apart;
+      if (square[c] < 0) square[c] = 0;  // NaN stays
     }
   });
   team.barrier();

@@ -61,19 +61,20 @@ void fold_norms(Graph& graph, const std::vector<ValueId>& keep) {
   }
 }
 
-// batch_norm, add, activation -> one pass over the data.
+// batch_norm, add, activation -> one pass over the data; group_norm, activation alike.
 bool join_activation(Node& norm, const Attrs& activation) {
-  if (norm.op != OpKind::batch_norm || norm.attrs.act != Act::identity || !is_cheap(activation.act))
-    return false;
+  const bool fits = norm.op == OpKind::batch_norm || norm.op == OpKind::group_norm;
+  if (!fits || norm.attrs.act != Act::identity || !is_cheap(activation.act)) return false;
   norm.attrs.act = activation.act;
   norm.attrs.slope = activation.slope;
   return true;
 }
 
-// The derivative of an activation, where only the adjoints of a batch_norm read it, into both of them.
+// The derivative of an activation, where only the adjoints of a normalization read it, into both of them.
 void fuse_norm_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
   const auto takes = [](const Node& node) {
-    return (node.op == OpKind::batch_norm_sums || node.op == OpKind::batch_norm_grad) &&
+    return (node.op == OpKind::batch_norm_sums || node.op == OpKind::batch_norm_grad ||
+            node.op == OpKind::group_norm_sums || node.op == OpKind::group_norm_grad) &&
            node.attrs.act == Act::identity;
   };
   std::vector<Node> kept;

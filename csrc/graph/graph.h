@@ -39,6 +39,9 @@ enum class OpKind : std::uint8_t {
   batch_norm_sums,
   batch_norm_grad,
   fold_norm,
+  group_norm,
+  group_norm_sums,
+  group_norm_grad,
   row,
   python,
   python_grad,
@@ -69,6 +72,7 @@ struct Attrs {
   bool accumulate = false;    // add to what `out` holds, unless a step begins: StepScalars::first
   double eps = 0, momentum = 0;
   Index row = 0;
+  Index axes = 0;  // the last ones, over which a sample is normalized
   // Which inputs of a normalization, or of what it was folded into, there are; see graph/ops/batch_norm.cpp.
   bool affine = false, residual = false, constant = false, scaled = false;
 };

@@ -37,11 +37,12 @@ std::string fused(const Graph& graph, const Node& node) {
   if (node.op == OpKind::conv2d_data && node.attrs.residual) text += "+ residual ";
   const bool product = node.op == OpKind::matmul || node.op == OpKind::conv2d_data;
   if (product && node.attrs.act != Act::identity) text += std::string("x ") + name_of(node.attrs.act) + "' ";
-  if (node.op == OpKind::batch_norm) {
+  if (node.op == OpKind::batch_norm || node.op == OpKind::group_norm) {
     if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }
-  if ((node.op == OpKind::batch_norm_sums || node.op == OpKind::batch_norm_grad) &&
+  if ((node.op == OpKind::batch_norm_sums || node.op == OpKind::batch_norm_grad ||
+       node.op == OpKind::group_norm_sums || node.op == OpKind::group_norm_grad) &&
       node.attrs.act != Act::identity)
     text += std::string("x ") + name_of(node.attrs.act) + "' ";
   if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);

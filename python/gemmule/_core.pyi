@@ -128,6 +128,10 @@ class Graph:
     ) -> int:
         """affine: (weight, bias). running: (mean, variance), which `training` moves along, when the step is
         complete, by the batch's; else they are what x is normalized by."""
+    def group_norm(
+        self, x: int, affine: Sequence[int] | None, groups: int, axes: int, eps: float, name: str
+    ) -> int:
+        """Over the last `axes` axes or, where that is 0, over groups of channels."""
     def python(
         self,
         x: int,
@@ -445,4 +449,30 @@ def avg_pool2d_backward(
     stride: Sequence[int],
     padding: Sequence[int],
     count_padding: bool,
+) -> None: ...
+
+# Over a batch: x (pixels, channels), stats (3, channels): mean, 1 / sqrt(variance + eps), unbiased variance.
+def batch_stats(x: Array, eps: float, stats: Array) -> None: ...
+def batch_norm(x: Array, stats: Array, weight: Array | None, bias: Array | None, y: Array) -> None: ...
+def batch_norm_sums(dy: Array, x: Array, stats: Array, sums: Array) -> None:
+    """sums (2, channels): of dy, and of dy (x - mean) / sqrt(variance + eps)."""
+
+def batch_norm_grad(
+    dy: Array, x: Array, stats: Array, weight: Array | None, sums: Array | None, dx: Array
+) -> None:
+    """sums None: the statistics are constants."""
+
+# Within a sample: x (samples, pixels, channels), stats (samples, groups, 2): mean, 1 / sqrt(variance + eps).
+def group_norm(
+    x: Array,
+    groups: int,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    stats: Array | None,
+) -> None: ...
+def group_norm_sums(dy: Array, x: Array, groups: int, stats: Array, sums: Array) -> None: ...
+def group_norm_grad(
+    dy: Array, x: Array, groups: int, stats: Array, weight: Array | None, dx: Array
 ) -> None: ...

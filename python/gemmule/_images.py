@@ -53,7 +53,7 @@ def conv2d(
         _core.conv2d(images, filters, row, h, *where, groups, act.name, act.slope)
 
     inputs = (images, filters) if row is None else (images, filters, row)
-    return _filled("conv2d", out, shape, images.dtype, first, write, *inputs)
+    return filled("conv2d", out, shape, images.dtype, first, write, *inputs)
 
 
 def conv2d_backward(
@@ -101,7 +101,7 @@ def max_pool2d(
         _core.max_pool2d(images, y, None, *_geometry(made, images))
 
     shape = made.output_shape(images.shape, images.shape[3])
-    return _filled("max_pool2d", out, shape, images.dtype, first, write, images)
+    return filled("max_pool2d", out, shape, images.dtype, first, write, images)
 
 
 def max_pool2d_backward(
@@ -127,7 +127,7 @@ def max_pool2d_backward(
         _core.max_pool2d(images, y, places, *where)
         _core.max_pool2d_backward(grad, places, dx, *where)
 
-    return _filled(op, out, images.shape, images.dtype, first, write, images, grad)
+    return filled(op, out, images.shape, images.dtype, first, write, images, grad)
 
 
 def avg_pool2d(
@@ -147,7 +147,7 @@ def avg_pool2d(
         _core.avg_pool2d(images, y, *_geometry(made, images), bool(count_padding))
 
     shape = made.output_shape(images.shape, images.shape[3])
-    return _filled("avg_pool2d", out, shape, images.dtype, first, write, images)
+    return filled("avg_pool2d", out, shape, images.dtype, first, write, images)
 
 
 def avg_pool2d_backward(
@@ -171,7 +171,7 @@ def avg_pool2d_backward(
     def write(dx: Array) -> None:
         _core.avg_pool2d_backward(grad, dx, *_geometry(made, dx), bool(count_padding))
 
-    return _filled(op, out, dims, grad.dtype, first, write, grad)
+    return filled(op, out, dims, grad.dtype, first, write, grad)
 
 
 def global_avg_pool2d(x: ArrayLike, out: Array | None = None, layout: str = "channels_last") -> Array:
@@ -186,7 +186,7 @@ def global_avg_pool2d(x: ArrayLike, out: Array | None = None, layout: str = "cha
     def write(y: Array) -> None:
         _core.avg_pool2d(images, y.reshape(count, 1, 1, channels), *_geometry(made, images), True)
 
-    return _filled(op, out, (count, channels), images.dtype, False, write, images)
+    return filled(op, out, (count, channels), images.dtype, False, write, images)
 
 
 def global_avg_pool2d_backward(
@@ -204,7 +204,7 @@ def global_avg_pool2d_backward(
     def write(dx: Array) -> None:
         _core.avg_pool2d_backward(grad, dx, *_geometry(made, dx), True)
 
-    return _filled(op, out, dims, grad.dtype, first, write, grad)
+    return filled(op, out, dims, grad.dtype, first, write, grad)
 
 
 # -- checks --------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _images(op: str, name: str, array: Array, first: bool, shape: Shape | None =
 
 
 def _turned(shape: Shape, first: bool) -> Shape:
-    return (shape[0], shape[3], *shape[1:3]) if first else shape
+    return (shape[0], shape[-1], *shape[1:-1]) if first and len(shape) > 2 else shape
 
 
 def _image_shape(op: str, shape: Any, first: bool) -> Shape:
@@ -276,7 +276,7 @@ def _geometry(made: Window, images: Array) -> tuple[list[int], list[int], list[i
     return list(made.kernel), stride, sides
 
 
-def _filled(
+def filled(
     op: str,
     out: Array | None,
     shape: Shape,

@@ -32,7 +32,9 @@ from .layers import (
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    GroupNorm,
     Layer,
+    LayerNorm,
     MaxPool2d,
     Residual,
 )
@@ -45,7 +47,8 @@ TRAINING_PREFIX = "training/"  # of the tensors that a checkpoint holds beside t
 _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _BUILT_IN = (
-    Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, Activation, Dropout, Flatten,
+    Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, GroupNorm, LayerNorm,
+    Activation, Dropout, Flatten,
 )  # fmt: skip
 _BRANCHES: dict[str, type[Branches]] = {"Residual": Residual}
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}

@@ -23,6 +23,14 @@ from ._images import (
     max_pool2d_backward,
 )
 from ._matmul import matmul
+from ._norms import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+)
 from ._operands import KERNEL_TYPES, builtin, common, contiguous, into, require_shape
 from ._packed import PackedMatrix, converted
 from ._precision import checked_precision, precision_now
@@ -30,9 +38,10 @@ from .arrays import Array, any_array, fraction, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
-    "PackedMatrix", "activation", "activation_backward", "avg_pool2d", "avg_pool2d_backward", "conv2d",
-    "conv2d_backward", "dense", "dense_backward", "dropout", "elu", "gelu", "gemm", "global_avg_pool2d",
-    "global_avg_pool2d_backward", "leaky_relu", "loss", "loss_backward", "matmul", "max_pool2d",
+    "PackedMatrix", "activation", "activation_backward", "avg_pool2d", "avg_pool2d_backward", "batch_norm",
+    "batch_norm_backward", "conv2d", "conv2d_backward", "dense", "dense_backward", "dropout", "elu", "gelu",
+    "gemm", "global_avg_pool2d", "global_avg_pool2d_backward", "group_norm", "group_norm_backward",
+    "layer_norm", "layer_norm_backward", "leaky_relu", "loss", "loss_backward", "matmul", "max_pool2d",
     "max_pool2d_backward", "relu", "sigmoid", "silu", "softmax", "softmax_backward", "softplus", "sum_rows",
     "tanh",
 ]  # fmt: skip

@@ -30,19 +30,22 @@ GM_INLINE void for_column_blocks(Index cols, const Body& body) {
 }
 
 template <class T>
-static void square_sums(Index rows, Index cols, const T* x, const T* mean, T* sums, bool accumulate) {
+static void square_sums(Index rows, Index cols, const T* x, const T* mean, T* sums, T* squares,
+                        bool accumulate) {
   for_column_blocks<T>(cols, [&](Index j, auto vectors, auto span) __attribute__((always_inline)) {
     constexpr int n = decltype(vectors)::value;
-    Vec<T> sum[n] = {}, middle[n];
+    Vec<T> sum[n] = {}, square[n] = {}, middle[n];
     for (int v = 0; v < n; ++v) middle[v] = span.load(mean + j + v * lanes<T>);
     for (Index r = 0; r < rows; ++r)
       for (int v = 0; v < n; ++v) {
         const Vec<T> d = span.load(x + r * cols + j + v * lanes<T>) - middle[v];
-        sum[v] += d * d;
+        sum[v] += d;
+        square[v] += d * d;
       }
     for (int v = 0; v < n; ++v) {
-      T* to = sums + j + v * lanes<T>;
-      span.store(to, accumulate ? span.load(to) + sum[v] : sum[v]);
+      T *s = sums + j + v * lanes<T>, *q = squares + j + v * lanes<T>;
+      span.store(s, accumulate ? span.load(s) + sum[v] : sum[v]);
+      span.store(q, accumulate ? span.load(q) + square[v] : square[v]);
     }
   });
 }

@@ -4,6 +4,7 @@
 #include "cpu/isa/depthwise.inl"
 #include "cpu/isa/element.inl"
 #include "cpu/isa/gemm.inl"
+#include "cpu/isa/group_norm.inl"
 #include "cpu/isa/norm.inl"
 #include "cpu/isa/pool.inl"
 #include "cpu/isa/skinny.inl"
@@ -23,6 +24,7 @@ constexpr Kernels<T> kernels() {
           depthwise_kernels<T>(),
           pool_kernels<T>(),
           norm_kernels<T>(),
+          row_norm_kernels<T>(),
           fma_chains<T>,
           bf16_kernels(gemm)};
 }

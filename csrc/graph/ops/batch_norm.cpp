@@ -14,7 +14,7 @@
 //                    -> dx = gamma / sqrt(variance + eps) (d - dbeta / n - x^ dgamma / n); without the sums
 //                       where stats are not those of x (attrs.constant)
 // where x^ = (x - mean) / sqrt(variance + eps).
-//   row            x (R, n) -> row attrs.row of it
+//   row            x (R, n) -> row attrs.row of it, of the shape attrs.dims where there is one
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
@@ -32,8 +32,8 @@ ValueInfo infer_running(const Graph& g, const std::vector<ValueId>& in, const At
   return vectors(3, g.info(in[0]).dims.back(), g.type);
 }
 
-ValueInfo infer_row(const Graph& g, const std::vector<ValueId>& in, const Attrs&) {
-  return {{g.info(in[0]).dims[1]}, false, g.type};
+ValueInfo infer_row(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
+  return {attrs.dims.empty() ? Shape{g.info(in[0]).dims[1]} : Shape(attrs.dims), false, g.type};
 }
 
 ValueInfo infer_norm(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {

@@ -52,6 +52,12 @@ const OpRule& rule(OpKind op) {
       return ops::batch_norm_grad;
     case OpKind::fold_norm:
       return ops::fold_norm;
+    case OpKind::group_norm:
+      return ops::group_norm;
+    case OpKind::group_norm_sums:
+      return ops::group_norm_sums;
+    case OpKind::group_norm_grad:
+      return ops::group_norm_grad;
     case OpKind::row:
       return ops::row;
     case OpKind::python:

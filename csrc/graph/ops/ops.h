@@ -12,6 +12,7 @@ extern const OpRule dropout, reshape, add;
 extern const OpRule max_pool, max_pool_grad, avg_pool, avg_pool_grad;
 extern const OpRule batch_stats, running_stats, track, fold_norm, row;
 extern const OpRule batch_norm, batch_norm_sums, batch_norm_grad;
+extern const OpRule group_norm, group_norm_sums, group_norm_grad;
 extern const OpRule python, python_grad;
 extern const OpRule loss, loss_grad;
 extern const OpRule python_loss, python_loss_grad;

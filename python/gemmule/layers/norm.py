@@ -1,5 +1,6 @@
-"""Normalization."""
+"""Normalization over the batch, and what all normalizations share."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,71 @@ if TYPE_CHECKING:
     from ..lowering import Builder
 
 
-class BatchNorm(Layer):
+class Normalization(Layer):
+    """What a normalization does with x^, which has mean 0 and variance 1: h = act(weight x^ + bias)."""
+
+    _structural: ClassVar[frozenset[str]] = frozenset({"trainable", "activation", "eps"})
+    keeps_shape = True
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def _set(
+        self, activation: ActivationLike, slope: float | None, eps: float, affine: bool, name: str | None
+    ) -> None:
+        self.activation = activations.resolve(activation, slope)
+        self.eps = eps
+        self._affine = bool(affine)
+        if not affine:
+            self.weight = self.bias = None
+        self.name = name
+
+    @property
+    def activation(self) -> ActivationFunction:
+        """The activation; assign a name, a pair or another layer's."""
+        return self._activation
+
+    @activation.setter
+    def activation(self, value: ActivationLike) -> None:
+        self._activation = activations.resolve(value)
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        return self._eps
+
+    @eps.setter
+    def eps(self, value: float) -> None:
+        self._eps = positive(value, f"{type(self).__name__}: eps")
+
+    def output_activation(self) -> str | None:
+        return self.activation.name if isinstance(self.activation, activations.Builtin) else None
+
+    def _add_factors(self, shape: Shape) -> None:
+        if self._affine:
+            self.add_parameter("weight", shape, np.ones(shape))
+            self.add_parameter("bias", shape)
+
+    def _factors(self, builder: "Builder") -> Sequence[int] | None:
+        """The values of weight and bias, where the layer has them."""
+        if not self._affine:
+            return None
+        return [builder.parameter(self._segments[key]) for key in ("weight", "bias")]
+
+    def _activated(self, builder: "Builder", z: int, name: str) -> int:
+        return self.activation.lower(builder, builder.record(f"{name}.z", z), f"{name}.h")
+
+    def config(self) -> dict[str, Any]:
+        return {"activation": self.activation, "eps": self.eps, "affine": self._affine}
+
+    def _options(self, *more: str) -> list[str]:
+        """What differs from the defaults, for `repr`; `more` stand behind the activation."""
+        parts = [*([] if self.activation.name == "identity" else [str(self.activation)]), *more]
+        parts += [f"eps={self.eps:g}"] if self.eps != 1e-5 else []
+        parts += [] if self._affine else ["affine=False"]
+        return parts + ([f"name={self.name!r}"] if self.name else [])
+
+
+class BatchNorm(Normalization):
     """h = act(z), where every channel is brought to mean 0 and variance 1 over the batch:
 
         z = weight (x - mean) / sqrt(variance + eps) + bias
@@ -41,10 +106,7 @@ class BatchNorm(Layer):
     Szegedy 2015; the formulas of momentum and variance are PyTorch's.
     """
 
-    _structural: ClassVar[frozenset[str]] = frozenset({"trainable", "activation", "momentum", "eps"})
-    keeps_shape = True
-    weight: Parameter | None
-    bias: Parameter | None
+    _structural: ClassVar[frozenset[str]] = Normalization._structural | {"momentum"}
     running_mean: Array
     running_var: Array
 
@@ -59,28 +121,14 @@ class BatchNorm(Layer):
         name: str | None = None,
     ) -> None:
         self._n = None if n is None else positive_int(n, "BatchNorm: n")
-        self.activation = activations.resolve(activation, slope)
+        self._set(activation, slope, eps, affine, name)
         self.momentum = momentum
-        self.eps = eps
-        self._affine = bool(affine)
-        if not affine:
-            self.weight = self.bias = None
-        self.name = name
 
     @property
     def n(self) -> int | None:
         """Channels; None while they are not known."""
         mean = self._segments.get("running_mean")
         return self._n if mean is None else mean.shape[0]
-
-    @property
-    def activation(self) -> ActivationFunction:
-        """The activation; assign a name, a pair or another layer's."""
-        return self._activation
-
-    @activation.setter
-    def activation(self, value: ActivationLike) -> None:
-        self._activation = activations.resolve(value)
 
     @property
     def momentum(self) -> float:
@@ -94,21 +142,10 @@ class BatchNorm(Layer):
             raise ValueError(f"BatchNorm: momentum is {value}; it must be above 0 and at most 1")
         self._momentum = checked
 
-    @property
-    def eps(self) -> float:
-        """What is added to the variance."""
-        return self._eps
-
-    @eps.setter
-    def eps(self, value: float) -> None:
-        self._eps = positive(value, "BatchNorm: eps")
-
     def build(self, input_shape: Shape) -> None:
         self.output_shape(input_shape)
         channels = (input_shape[-1],)
-        if self._affine:
-            self.add_parameter("weight", channels, np.ones(channels))
-            self.add_parameter("bias", channels)
+        self._add_factors(channels)
         self.add_state("running_mean", channels)
         self.add_state("running_var", channels, np.ones(channels))
 
@@ -119,34 +156,17 @@ class BatchNorm(Layer):
             )
         return input_shape
 
-    def output_activation(self) -> str | None:
-        return self.activation.name if isinstance(self.activation, activations.Builtin) else None
-
     def lower(self, builder: "Builder", value: int, name: str) -> int:
-        segments = self._segments
-        affine = [builder.parameter(segments[key]) for key in ("weight", "bias") if key in segments]
-        running = [builder.parameter(segments[key]) for key in ("running_mean", "running_var")]
+        running = [builder.parameter(self._segments[key]) for key in ("running_mean", "running_var")]
         training = builder.training and builder.trains(self)
         z = builder.graph.batch_norm(
-            value, affine or None, running, self.eps, self.momentum, training, f"{name}.z"
+            value, self._factors(builder), running, self.eps, self.momentum, training, f"{name}.z"
         )
-        return self.activation.lower(builder, builder.record(f"{name}.z", z), f"{name}.h")
+        return self._activated(builder, z, name)
 
     def config(self) -> dict[str, Any]:
-        return {
-            "n": self.n,
-            "activation": self.activation,
-            "momentum": self.momentum,
-            "eps": self.eps,
-            "affine": self._affine,
-        }
+        return {"n": self.n, "momentum": self.momentum, **super().config()}
 
     def _arguments(self) -> str:
-        parts = [str(self.n)]
-        if self.activation.name != "identity":
-            parts.append(str(self.activation))
-        parts += [f"momentum={self.momentum:g}"] if self.momentum != 0.1 else []
-        parts += [f"eps={self.eps:g}"] if self.eps != 1e-5 else []
-        parts += [] if self._affine else ["affine=False"]
-        parts += [f"name={self.name!r}"] if self.name else []
-        return ", ".join(parts)
+        momentum = [f"momentum={self.momentum:g}"] if self.momentum != 0.1 else []
+        return ", ".join([str(self.n), *self._options(*momentum)])
