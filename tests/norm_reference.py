@@ -23,8 +23,8 @@ class Result(NamedTuple):
 def statistics(x: Array, axes: Axes) -> Statistics:
     """mean and variance over `axes`, which stay as axes of length 1; divided by the number of elements.
 
-    From differences to the first element, which are exact where the mean is large: the reference's own error is
-    half a unit of the mean."""
+    From differences to the first element, which are exact where the mean is large: what the reference is off
+    by itself is half a unit of the mean."""
     x = x.astype(np.float64)
     start = x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
     apart = x - start
@@ -39,11 +39,13 @@ CHAIN = 64
 
 def _standardized(x: Array, mean: Array, var: Array, eps: float) -> Result:
     """x^ = (x - mean) / sqrt(var + eps), and its bound: mean and variance come from deviations, so that their
-    errors are in units of sqrt(var + eps), whatever the mean; but the mean is rounded to x's type."""
-    u = float(np.finfo(x.dtype).eps)
+    errors are in units of sqrt(var + eps), whatever the mean; but the mean is rounded to x's type, and those
+    of blocks, whose distances are part of the variance, to float64."""
+    u, u64 = (float(np.finfo(dtype).eps) for dtype in (x.dtype, np.float64))
     deviation = np.sqrt(var + eps)
     value = (x.astype(np.float64) - mean) / deviation
-    return Result(value, CHAIN * u * (1 + abs(value)) + u * abs(mean) / deviation)
+    error = CHAIN * u * (1 + abs(value)) + (u + u64 * abs(value)) * abs(mean) / deviation
+    return Result(value, error)
 
 
 def normalize(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from differences import ATOL, RTOL, check_network, differences, points
-from norm_networks import bits, convolutional, data, network, shake
+from norm_networks import bits, data, network, shake
 from norm_reference import Array, Result, assert_within, normalize, statistics
 
 import gemmule as gm

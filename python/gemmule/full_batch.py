@@ -45,6 +45,8 @@ class FullBatchLoop(Loop):
         self._step = network._step  # one position in the random stream for all values: one function
         self._segments = network.trainable_segments()
         self._iterate = self._flat("values")
+        self._states = [segment for _, segment, _ in network.segments() if segment.is_state]
+        self._state = self._copies()  # at the iterate: an evaluation moves it once, from there
         self._found: dict[str, float] = {}
         self._at: Array | None = None  # where the values and gradients in the network were made
         self._minimizer = Minimizer(lbfgs, self._iterate, settings.epochs)
@@ -61,6 +63,7 @@ class FullBatchLoop(Loop):
                 yield logs
         finally:
             self._place(self._iterate)
+            self._place_state()
             self.network._step = self._step + done
 
     def close(self) -> None:
@@ -72,7 +75,7 @@ class FullBatchLoop(Loop):
             if self._at is None or not np.array_equal(asked.at, self._at):
                 self._evaluate(asked.at, done)
             if not asked.value:
-                self._iterate = asked.at
+                self._iterate, self._state = asked.at, self._copies()
                 return self._found
             loss = self._found["loss"] + self._decay / 2 * float(asked.at @ asked.at)
             self._minimizer.answer(loss, self._flat("grads") + self._decay * asked.at)
@@ -81,6 +84,7 @@ class FullBatchLoop(Loop):
     def _evaluate(self, at: Array, done: int) -> None:
         self._at = None
         self._place(at)
+        self._place_state()
         self.network._step = self._step
         (self._found,) = super().run(1)
         self._at = at
@@ -92,6 +96,13 @@ class FullBatchLoop(Loop):
             for segment in self._segments
         ]
         return np.concatenate(parts)
+
+    def _copies(self) -> list[Array]:
+        return [segment.values.copy() for segment in self._states]
+
+    def _place_state(self) -> None:
+        for segment, values in zip(self._states, self._state, strict=True):
+            segment.values[...] = values
 
     def _place(self, values: Array) -> None:
         at = 0
