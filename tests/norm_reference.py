@@ -40,11 +40,11 @@ CHAIN = 64
 def _standardized(x: Array, mean: Array, var: Array, eps: float) -> Result:
     """x^ = (x - mean) / sqrt(var + eps), and its bound: mean and variance come from deviations, so that their
     errors are in units of sqrt(var + eps), whatever the mean; but the mean is rounded to x's type, and those
-    of blocks, whose distances are part of the variance, to float64."""
+    of blocks, which it is made of and whose distances are part of the variance, to float64."""
     u, u64 = (float(np.finfo(dtype).eps) for dtype in (x.dtype, np.float64))
     deviation = np.sqrt(var + eps)
     value = (x.astype(np.float64) - mean) / deviation
-    error = CHAIN * u * (1 + abs(value)) + (u + u64 * abs(value)) * abs(mean) / deviation
+    error = CHAIN * u * (1 + abs(value)) + (2 * u + u64 * abs(value)) * abs(mean) / deviation
     return Result(value, error)
 
 

@@ -84,15 +84,16 @@ void norm(const Team& team, const BatchStats<T>& call, void* workspace) {
   team.barrier();
   const Span mine = team.share(channels, 16);
   for (Index c = mine.begin; c < mine.end; ++c) {
+    // The mean as a distance from the first block's, or every block would round it.
     double n = 0, mean = 0, square = 0;
     for (Index i = 0; i < blocks.count(); ++i) {
       const auto more = static_cast<double>(blocks.block(i).size());
-      const double apart = means[i * channels + c] - mean;
+      const double apart = means[i * channels + c] - means[c] - mean;
       square += squares[i * channels + c] + apart * apart * n * more / (n + more);
       n += more;
       mean += apart * more / n;
     }
-    call.stats[c] = static_cast<T>(mean);
+    call.stats[c] = static_cast<T>(means[c] + mean);
     call.stats[channels + c] = static_cast<T>(1 / std::sqrt(square / n + call.eps));
     call.stats[2 * channels + c] = static_cast<T>(n > 1 ? square / (n - 1) : -1);
   }
