@@ -272,6 +272,35 @@ def test_folding_takes_activations_along(
     )
 
 
+def block(shortcut: bool) -> gm.Residual:
+    """As in a residual network."""
+    around = [gm.Conv2d(4, 4, 1, bias=False), gm.BatchNorm(4)] if shortcut else None
+    return gm.Residual(
+        gm.Conv2d(4, 4, 3, padding=1, bias=False), gm.BatchNorm(4, "relu"),
+        gm.Conv2d(4, 4, 3, padding=1, bias=False), gm.BatchNorm(4), shortcut=around, activation="relu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_residual_blocks(isa: str, shortcut: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Folded for inference, differentiated in training, constant where the block is frozen."""
+    net = network((5, 4, 2), gm.Conv2d(2, 4, 2), block(shortcut), gm.Flatten(), gm.Dense(None, 3))
+    rng = np.random.default_rng(3)
+    for values in (*net.parameters(), *(state for _, state in net.named_state())):
+        values += rng.uniform(0.1, 0.5, values.shape)
+    text = plan_of(net, capsys)
+    assert "+ norm + residual + relu" in text and "batch_norm" not in text
+    x = points((6, 5, 4, 2))
+    np.testing.assert_allclose(net.predict(x), net.forward(x), rtol=1e-11, atol=1e-12)
+    labels = np.array([0, 2, 1, 2, 0, 1])
+    check_network(net, x, "cross_entropy", labels)
+    net[1].trainable = False
+    np.testing.assert_allclose(net.forward(x, training=True), net.predict(x), rtol=1e-11, atol=1e-12)
+    before = state_of(net[1])
+    net.fit(x, labels, loss="cross_entropy", epochs=2)
+    assert before == state_of(net[1]) and len(before) == (6 if shortcut else 4)
+
+
 def test_what_others_read_is_not_folded(capsys: pytest.CaptureFixture[str]) -> None:
     """A normalization behind an activation, behind a dense layer, first, twice."""
     shared = gm.BatchNorm(4)
