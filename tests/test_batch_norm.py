@@ -319,7 +319,7 @@ def test_what_others_read_is_not_folded(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_derivatives_of_activations_are_joined(capsys: pytest.CaptureFixture[str]) -> None:
     """To the product behind, or where there is none, to the gradient of the normalization."""
-    layers = gm.Conv2d(2, 4, 3), gm.BatchNorm(4, "relu"), gm.MaxPool2d(2), gm.BatchNorm(4, "leaky_relu")
+    layers = gm.Conv2d(2, 4, 3), gm.BatchNorm(4, "relu"), gm.AvgPool2d(2), gm.BatchNorm(4, "leaky_relu")
     text = plan_of(network((8, 8, 2), *layers, gm.Conv2d(4, 2, 1)), capsys, training=True)
     for line in (r"batch_norm +\+ relu", r"batch_norm_sums +x relu'", r"batch_norm_grad +x relu'",
                  r"batch_norm +\+ leaky_relu", r"conv2d_data +x leaky_relu'"):  # fmt: skip

@@ -237,7 +237,7 @@ def test_channels_first_networks_normalize_channels() -> None:
 
 
 def test_plan_joins_activations(capsys: pytest.CaptureFixture[str]) -> None:
-    layers = gm.Conv2d(2, 4, 3), gm.GroupNorm(2, 4, "relu"), gm.MaxPool2d(2), gm.LayerNorm(4, "leaky_relu")
+    layers = gm.Conv2d(2, 4, 3), gm.GroupNorm(2, 4, "relu"), gm.AvgPool2d(2), gm.LayerNorm(4, "leaky_relu")
     net = network((8, 8, 2), *layers, gm.GroupNorm(4, 4, "gelu"))
     net.plan(4, training=True)
     text = capsys.readouterr().out
