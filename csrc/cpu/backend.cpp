@@ -253,8 +253,9 @@ CpuOp op_of(OpKind op) {
     default:
       break;
   }
-  const CpuOp of_images = image_op<T>(op);
-  return of_images.run ? of_images : norm_op<T>(op);
+  for (const auto family : {image_op<T>, norm_op<T>})
+    if (const CpuOp found = family(op); found.run) return found;
+  return layout_op<T>(op);
 }
 
 CpuOp op_of(OpKind op, DType type) { return type == DType::f64 ? op_of<double>(op) : op_of<float>(op); }

@@ -15,6 +15,8 @@ template <class T>
 CpuOp image_op(OpKind op);  // convolution, pooling
 template <class T>
 CpuOp norm_op(OpKind op);  // normalization over the batch
+template <class T>
+CpuOp layout_op(OpKind op);  // padding, sizes, channels
 
 // Elements of a cache line: members' shares of a flat array begin at one.
 inline constexpr Index line = alignment / static_cast<Index>(sizeof(float));

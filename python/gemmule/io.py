@@ -24,17 +24,22 @@ from .arrays import Array, Shape, any_array
 from .errors import FileError
 from .layers import (
     Activation,
+    AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm,
     Conv1d,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Dropout,
+    Dropout2d,
     Flatten,
     GlobalAvgPool2d,
     Layer,
     MaxPool2d,
     Residual,
+    Upsample,
+    ZeroPad2d,
 )
 from .layers.base import checked_shape
 from .layers.container import Branches, Chain
@@ -46,6 +51,7 @@ _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _BUILT_IN = (
     Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, Activation, Dropout, Flatten,
+    ConvTranspose2d, AdaptiveAvgPool2d, Upsample, ZeroPad2d, Dropout2d,
 )  # fmt: skip
 _BRANCHES: dict[str, type[Branches]] = {"Residual": Residual}
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
