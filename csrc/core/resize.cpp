@@ -6,18 +6,29 @@
 namespace gemmule {
 namespace {
 
-// Products of two sizes below this stay in 64 bits.
-constexpr Index most = Index{1} << 31;
+// Twice the product of two sizes below this stays in 64 bits.
+constexpr Index most = Index{1} << 30;
 
 constexpr const char* names[] = {"nearest", "linear", "corners", "mean"};
 
-// Where result o lies among the pixels, 0 being the centre of the first.
-double place_of(Resize kind, const ResizeAxis& axis, Index o) {
-  const auto size = static_cast<double>(axis.size), outputs = static_cast<double>(axis.outputs);
-  const auto at = static_cast<double>(o);
-  if (kind == Resize::corners) return axis.outputs > 1 ? at * (size - 1) / (outputs - 1) : 0;
-  const double place = axis.scale > 0 ? (at + 0.5) / axis.scale : (at + 0.5) * size / outputs;
-  return std::max(place - 0.5, 0.0);
+// Where result o lies among the pixels, 0 being the centre of the first: at pixel + beyond / whole. Of sizes
+// that takes whole numbers alone, so that no digit of `beyond` is lost to `pixel`.
+struct Place {
+  Index pixel;
+  double beyond, whole;
+};
+
+Place fraction(Index above, Index below) {
+  const Index positive = std::max<Index>(above, 0);
+  return {positive / below, static_cast<double>(positive % below), static_cast<double>(below)};
+}
+
+Place place_of(Resize kind, const ResizeAxis& axis, Index o) {
+  if (kind == Resize::corners) return fraction(o * (axis.size - 1), std::max<Index>(axis.outputs - 1, 1));
+  if (axis.scale == 0) return fraction((2 * o + 1) * axis.size - axis.outputs, 2 * axis.outputs);
+  const double place =
+      std::clamp((static_cast<double>(o) + 0.5) / axis.scale - 0.5, 0.0, static_cast<double>(axis.size - 1));
+  return {static_cast<Index>(place), place - std::floor(place), 1};
 }
 
 }  // namespace
@@ -31,16 +42,17 @@ Taps taps_of(Resize kind, const ResizeAxis& axis, Index o) {
   }
   const Index last = axis.size - 1;
   if (kind == Resize::nearest) {
-    const Index pixel = axis.scale > 0 ? static_cast<Index>(static_cast<double>(o) / axis.scale)
-                                       : o * axis.size / axis.outputs;
-    const Index begin = std::min(pixel, last);
+    const Index begin =
+        axis.scale > 0
+            ? static_cast<Index>(std::min(static_cast<double>(o) / axis.scale, static_cast<double>(last)))
+            : o * axis.size / axis.outputs;
     return {begin, begin + 1, 1, 0};
   }
-  const double place = place_of(kind, axis, o);
-  const Index begin = std::min(static_cast<Index>(place), last);
-  const double beyond = place - static_cast<double>(begin);
-  if (begin == last || beyond <= 0) return {begin, begin + 1, 1, 0};
-  return {begin, begin + 2, 1 - beyond, beyond};
+  const Place place = place_of(kind, axis, o);
+  if (place.pixel >= last) return {last, last + 1, 1, 0};
+  if (place.beyond == 0) return {place.pixel, place.pixel + 1, 1, 0};
+  return {place.pixel, place.pixel + 2, (place.whole - place.beyond) / place.whole,
+          place.beyond / place.whole};
 }
 
 void check_resize(const char* op, Resize kind, const Shape& image, const Shape& result, double scale_y,
@@ -49,7 +61,7 @@ void check_resize(const char* op, Resize kind, const Shape& image, const Shape& 
     require(shape->rank() == 3, ErrorKind::shape, op, ": a sample has shape ", *shape, ", not (H, W, C)");
     for (std::size_t axis : {0U, 1U})
       require((*shape)[axis] >= 1 && (*shape)[axis] < most, ErrorKind::shape, op, ": an image ", *shape,
-              " has no pixels, or 2^31 along an axis");
+              " has no pixels, or 2^30 along an axis");
   }
   require(image[2] == result[2], ErrorKind::shape, op, ": an image ", image, " does not become ", result);
   const bool scaled = kind == Resize::nearest || kind == Resize::linear;

@@ -31,10 +31,10 @@ class Resizing(NamedTuple):
         else:
             assert self.scale is not None
             pixels = height * self.scale[0], width * self.scale[1]
-        if not 1 <= min(pixels) <= max(pixels) < 2**31:
+        if not 1 <= min(pixels) <= max(pixels) < 2**30:
             raise ShapeError(
                 f"{self.op}: an image of {height} x {width} pixels, {self.scale} times as large, has none or "
-                "2**31 of them along an axis"
+                "2**30 of them along an axis"
             )
         result = *shape[:-3], math.floor(pixels[0]), math.floor(pixels[1]), channels
         if math.prod(result) * 8 >= 2**63:

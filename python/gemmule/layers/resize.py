@@ -1,5 +1,6 @@
 """Images of another size: upsampling, and zeros around them."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,10 @@ class ZeroPad2d(Layer):
         if len(input_shape) != 3:
             raise ShapeError(f"ZeroPad2d: x has shape {shown(input_shape)}, not (N, H, W, C)")
         height, width, channels = input_shape
-        return height + sum(self._padding[:2]), width + sum(self._padding[2:]), channels
+        shape = height + sum(self._padding[:2]), width + sum(self._padding[2:]), channels
+        if math.prod(shape) * 8 >= 2**63:
+            raise ShapeError(f"ZeroPad2d: the output's shape {shape} overflows 64 bits")
+        return shape
 
     def lower(self, builder: "Builder", value: int, name: str) -> int:
         return builder.graph.zero_pad2d(value, list(self._padding), f"{name}.h")
