@@ -27,6 +27,7 @@ from .layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv1d,
     Conv2d,
     ConvTranspose2d,
@@ -53,7 +54,7 @@ _BUILT_IN = (
     Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, Activation, Dropout, Flatten,
     ConvTranspose2d, AdaptiveAvgPool2d, Upsample, ZeroPad2d, Dropout2d,
 )  # fmt: skip
-_BRANCHES: dict[str, type[Branches]] = {"Residual": Residual}
+_BRANCHES: dict[str, type[Branches]] = {"Residual": Residual, "Concat": Concat}
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
 _LAYERS |= _BRANCHES
 

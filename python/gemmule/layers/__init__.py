@@ -2,6 +2,7 @@
 
 from .activation import Activation
 from .base import Layer
+from .concat import Concat
 from .conv import Conv1d, Conv2d
 from .conv_transpose import ConvTranspose2d
 from .dense import Dense
@@ -13,7 +14,7 @@ from .residual import Residual
 from .resize import Upsample, ZeroPad2d
 
 __all__ = [
-    "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "Conv1d", "Conv2d", "ConvTranspose2d",
-    "Dense", "Dropout", "Dropout2d", "Flatten", "GlobalAvgPool2d", "Layer", "MaxPool2d", "Residual",
-    "Upsample", "ZeroPad2d",
+    "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm", "Concat", "Conv1d", "Conv2d",
+    "ConvTranspose2d", "Dense", "Dropout", "Dropout2d", "Flatten", "GlobalAvgPool2d", "Layer", "MaxPool2d",
+    "Residual", "Upsample", "ZeroPad2d",
 ]  # fmt: skip
