@@ -241,6 +241,12 @@ def network(shape: tuple[int, ...], *layers: gm.Layer, **more: Any) -> gm.Networ
         lambda: gm.ConvTranspose2d(2, 3, 2, "softmax", stride=2, padding="same"),
         lambda: gm.ConvTranspose2d(2, 3, 2, (lambda z: 2 * np.tanh(z), lambda z: 2 * (1 - np.tanh(z) ** 2))),
         lambda: gm.ConvTranspose2d(2, 2, 3, padding=(1, 0, 0, 2), groups=2),
+        lambda: gm.Residual(gm.ConvTranspose2d(2, 2, 3, padding=1, bias_init=[0.3, 0.1]), activation="tanh"),
+        lambda: gm.Residual(
+            gm.ConvTranspose2d(2, 2, 1, stride=2, output_padding=1, bias_init=[0.3, 0.1]),
+            shortcut=gm.Upsample(2, mode="bilinear"),
+            activation="elu",
+        ),
     ],
 )
 def test_gradients(isa: str, layer: Callable[[], gm.Layer]) -> None:
@@ -294,6 +300,20 @@ def test_description(capsys: pytest.CaptureFixture[str]) -> None:
     )
     net.plan(4, training=False)
     assert "+ bias + relu" in capsys.readouterr().out
+
+
+def test_epilogues_change_rounding_alone(isa: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bias, residual and activation in one pass, as the plan says, and one after the other. Windows of one
+    pixel, two apart, leave pixels to the epilogue alone."""
+    x = np.random.default_rng(3).standard_normal((3, 5, 4, 8))
+    for name in ("relu", "sigmoid"):
+        up = gm.ConvTranspose2d(8, 8, 1, stride=2, output_padding=1, bias_init=np.arange(8) - 4)
+        net = network((5, 4, 8), gm.Residual(gm.Upsample(2), shortcut=up, activation=name))
+        z = gm.ops.conv_transpose2d(x, up.weight, up.bias, 2, output_padding=1) + gm.ops.upsample2d(x, 2)
+        want = gm.ops.activation(z, name)
+        np.testing.assert_allclose(net.predict(x), want, rtol=1e-13, atol=1e-14)
+        net.plan(3, training=False)
+        assert f"+ bias + residual + {name}" in capsys.readouterr().out
 
 
 def test_training(threads: int) -> None:
