@@ -1,10 +1,12 @@
-"""What convolution and pooling compute, as they are defined: loops over the places of a window, in float64.
+"""What convolution, pooling and resizing compute, as they are defined, with loops over places, in float64.
 
 Nothing here is fast and nothing here imports gemmule. Images are (N, H, W, C), filters (n_out, k_h, k_w,
 n_in / groups). The formulas are those of docs/math.md.
 """
 
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,3 +146,40 @@ def avg_pool2d_backward(dy: Array, shape: tuple[int, ...], window: Window, count
     for place, _, pixel in window.taps(shape[1:3]):
         dx[:, *pixel] += share[:, *place]
     return dx
+
+
+# -- other sizes ---------------------------------------------------------------------------------------------
+
+
+def axis_matrix(kind: str, size: int, outputs: int, scale: float | None = None) -> Array:
+    """(outputs, size): what each result takes of each pixel. kind: nearest, linear, corners or mean. scale:
+    results per pixel, where that is not outputs / size."""
+    matrix = np.zeros((outputs, size))
+    factor = Fraction(outputs, size) if scale is None else Fraction(scale).limit_denominator(1000)
+    for p in range(outputs):
+        match kind:
+            case "mean":
+                first, last = p * size // outputs, -(-(p + 1) * size // outputs)
+                matrix[p, first:last] = 1 / (last - first)
+            case "nearest":
+                matrix[p, min(math.floor(p / factor), size - 1)] = 1
+            case "linear" | "corners":
+                place = (p + Fraction(1, 2)) / factor - Fraction(1, 2)
+                if kind == "corners":
+                    place = Fraction(p * (size - 1), outputs - 1) if outputs > 1 else Fraction(0)
+                place = min(max(place, Fraction(0)), Fraction(size - 1))
+                pixel = math.floor(place)
+                matrix[p, pixel] = 1 - (place - pixel)
+                if place > pixel:
+                    matrix[p, pixel + 1] = place - pixel
+    return matrix
+
+
+def resize(x: Array, down: Array, across: Array) -> Array:
+    """y[p, q] = the sum of down[p, i] across[q, j] x[i, j], for every channel."""
+    return np.einsum("pi,qj,nijc->npqc", down, across, x.astype(np.float64))
+
+
+def resize_backward(dy: Array, down: Array, across: Array) -> Array:
+    """dx[i, j] = the sum of down[p, i] across[q, j] dy[p, q]."""
+    return np.einsum("pi,qj,npqc->nijc", down, across, dy.astype(np.float64))

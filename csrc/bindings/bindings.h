@@ -63,4 +63,7 @@ struct PyGraph {
   Graph graph;
 };
 
+// More ops of graphs, with their functions on arrays.
+void bind_layout(py::class_<PyGraph>& graph, py::module_& m);
+
 }  // namespace gemmule::bindings

@@ -150,8 +150,9 @@ void set_custom_loss(PyGraph& self, ValueId output, py::object value, py::object
 PyGraph::PyGraph(const std::string& dtype) : graph(gemmule::dtype_of(dtype)) {}
 
 void bind_graph(py::module_& m) {
-  py::class_<PyGraph>(m, "Graph")
-      .def(py::init<const std::string&>(), py::arg("dtype"))
+  py::class_<PyGraph> graph(m, "Graph");
+  bind_layout(graph, m);
+  graph.def(py::init<const std::string&>(), py::arg("dtype"))
       .def(
           "input",
           [](PyGraph& self, const std::vector<Index>& dims, const std::string& name) {

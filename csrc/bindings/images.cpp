@@ -78,15 +78,9 @@ void conv2d(const py::array& x, const py::array& weight, const std::optional<py:
             shape_of(*bias), ", not ", Shape{weight.shape(0)});
   }
   for_type(weight, "conv2d: weight", [&]<class T>(T) {
-    const cpu::ConvForward<T> call{arrays.sizes,
-                                   data<T>(x),
-                                   data<T>(weight),
-                                   bias ? data<T>(*bias) : nullptr,
-                                   nullptr,
-                                   nullptr,
-                                   act,
-                                   static_cast<T>(slope),
-                                   static_cast<T*>(out.mutable_data())};
+    const cpu::ConvForward<T> call{
+        arrays.sizes, data<T>(x), data<T>(weight),       bias ? data<T>(*bias) : nullptr,    nullptr,
+        nullptr,      act,        static_cast<T>(slope), static_cast<T*>(out.mutable_data())};
     run(cpu::kernels<T>(), call, arrays.flops());
   });
 }
@@ -98,14 +92,30 @@ void conv2d_input_grad(const py::array& dz, const py::array& weight, py::array d
   require_array(weight, arrays.type, "conv2d_input_grad: weight");
   require_array(dx, arrays.type, "conv2d_input_grad: dx", true);
   for_type(weight, "conv2d_input_grad: weight", [&]<class T>(T) {
-    const cpu::ConvData<T> call{arrays.sizes,
-                                data<T>(dz),
-                                data<T>(weight),
-                                nullptr,
-                                nullptr,
-                                Act::identity,
-                                T(1),
-                                static_cast<T*>(dx.mutable_data())};
+    const cpu::ConvData<T> call{arrays.sizes,  data<T>(dz), data<T>(weight),
+                                nullptr,       nullptr,     nullptr,
+                                Act::identity, T(1),        static_cast<T*>(dx.mutable_data())};
+    run(cpu::kernels<T>(), call, arrays.flops());
+  });
+}
+
+void conv_transpose2d(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
+                      py::array out, const Pair& stride, const Padding& padding, const Pair& dilation,
+                      Index groups, const std::string& activation, double slope) {
+  const ConvArrays arrays("conv_transpose2d", out, weight, x, stride, padding, dilation, groups);
+  const Act act = act_of(activation);
+  require_array(x, arrays.type, "conv_transpose2d: x");
+  require_array(weight, arrays.type, "conv_transpose2d: weight");
+  require_array(out, arrays.type, "conv_transpose2d: out", true);
+  if (bias) {
+    require_array(*bias, arrays.type, "conv_transpose2d: bias");
+    require(shape_of(*bias) == Shape{out.shape(3)}, ErrorKind::shape, "conv_transpose2d: bias has shape ",
+            shape_of(*bias), ", not ", Shape{out.shape(3)});
+  }
+  for_type(weight, "conv_transpose2d: weight", [&]<class T>(T) {
+    const cpu::ConvData<T> call{
+        arrays.sizes, data<T>(x), data<T>(weight),       bias ? data<T>(*bias) : nullptr,    nullptr,
+        nullptr,      act,        static_cast<T>(slope), static_cast<T*>(out.mutable_data())};
     run(cpu::kernels<T>(), call, arrays.flops());
   });
 }
@@ -234,6 +244,9 @@ void bind_images(py::module_& m) {
         py::arg("slope"));
   m.def("conv2d_input_grad", &conv2d_input_grad, py::arg("dz"), py::arg("weight"), py::arg("dx"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+  m.def("conv_transpose2d", &conv_transpose2d, py::arg("x"), py::arg("weight"), py::arg("bias"),
+        py::arg("out"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("activation"), py::arg("slope"));
   m.def("conv2d_weight_grad", &conv2d_weight_grad, py::arg("x"), py::arg("dz"), py::arg("dweight"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   m.def("max_pool2d", &max_pool2d, py::arg("x"), py::arg("y"), py::arg("places"), py::arg("kernel"),

@@ -253,9 +253,9 @@ CpuOp op_of(OpKind op) {
     default:
       break;
   }
-  for (const CpuOp& found : {image_op<T>(op), norm_op<T>(op), group_norm_op<T>(op)})
-    if (found.run) return found;
-  return {};
+  for (const auto family : {image_op<T>, norm_op<T>, group_norm_op<T>})
+    if (const CpuOp found = family(op); found.run) return found;
+  return layout_op<T>(op);
 }
 
 CpuOp op_of(OpKind op, DType type) { return type == DType::f64 ? op_of<double>(op) : op_of<float>(op); }

@@ -78,8 +78,9 @@ Gemm<T> as_gemm(const ConvData<T>& call) {
   g.b = {call.weight, s.filters, s.channels, s.channels, 1};
   g.c = call.dx;
   g.c_row = s.channels;
+  g.bias = call.bias;
   g.saved = call.saved;
-  g.act = call.saved ? call.act : Act::identity;
+  g.act = call.act;
   g.slope = call.slope;
   return g;
 }
@@ -165,8 +166,8 @@ Sliding<T> sliding(const ConvData<T>& call, const Phase& py, const Phase& px, co
           s.height * row,
           s.window.y.stride * row,
           s.window.x.stride * s.channels,
-          nullptr,
-          call.saved ? call.act : Act::identity,
+          call.bias,
+          call.act,
           call.slope,
           call.saved ? call.saved + start : nullptr,
           call.residual ? call.residual + start : nullptr};
@@ -183,7 +184,7 @@ void for_each_phase(const ConvSizes& s, const Body& body) {
     }
 }
 
-// No window meets these pixels.
+// No window meets these pixels: their sums are empty.
 template <class T>
 void clear(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, const Phase& py,
            const Phase& px) {
@@ -195,13 +196,15 @@ void clear(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call,
         const Index y = py.first + i * s.window.y.stride, x = px.first + j * s.window.x.stride;
         const Index at = ((n * s.height + y) * s.width + x) * s.channels;
         T* const dx = call.dx + at;
-        if (!call.residual) {
+        if (call.bias)
+          std::copy_n(call.bias, s.channels, dx);
+        else
           std::fill_n(dx, s.channels, T(0));
-          continue;
-        }
-        std::copy_n(call.residual + at, s.channels, dx);
+        if (call.residual) kernels.element.add(s.channels, dx, call.residual + at, dx);
         if (call.saved)
           kernels.element.activation_grad(call.act, call.slope, s.channels, dx, call.saved + at, dx);
+        else if (call.act != Act::identity)
+          kernels.element.activation(call.act, call.slope, s.channels, dx, dx);
       }
 }
 

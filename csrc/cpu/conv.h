@@ -38,12 +38,14 @@ struct ConvForward {
   T* z = nullptr;
 };
 
-// dx from dz, plus residual, times act'(saved); either is like x, nullptr for none.
+// dx from dz, plus residual: times act'(saved), where `saved` is given, else act(dx + bias + residual). Saved
+// and residual are like x, bias is by its channels; each nullptr for none.
 template <class T>
 struct ConvData {
   ConvSizes sizes;
   const T* dz;
   const T* weight;
+  const T* bias = nullptr;
   const T* residual = nullptr;
   const T* saved = nullptr;
   Act act = Act::identity;

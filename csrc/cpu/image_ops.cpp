@@ -39,12 +39,15 @@ ConvForward<T> conv_forward(const OpCall& call) {
 
 template <class T>
 ConvData<T> conv_data(const OpCall& call) {
+  const Attrs& attrs = call.attrs;
   ConvData<T> conv{conv_sizes(call, call.out, call.in[1]), call.in[0].as<const T>(),
                    call.in[1].as<const T>()};
-  if (call.attrs.residual) conv.residual = call.in[2].as<const T>();
-  if (call.attrs.act != Act::identity) conv.saved = call.in.back().as<const T>();
-  conv.act = call.attrs.act;
-  conv.slope = static_cast<T>(call.attrs.slope);
+  const bool biased = attrs.transposed && call.in.size() > (attrs.residual ? 3U : 2U);
+  if (biased) conv.bias = call.in[2].as<const T>();
+  if (attrs.residual) conv.residual = call.in[biased ? 3 : 2].as<const T>();
+  if (attrs.act != Act::identity && !attrs.transposed) conv.saved = call.in.back().as<const T>();
+  conv.act = attrs.act;
+  conv.slope = static_cast<T>(attrs.slope);
   conv.dx = call.out.as<T>();
   return conv;
 }

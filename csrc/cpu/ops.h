@@ -17,6 +17,8 @@ template <class T>
 CpuOp norm_op(OpKind op);  // normalization over the batch
 template <class T>
 CpuOp group_norm_op(OpKind op);  // and within a sample
+template <class T>
+CpuOp layout_op(OpKind op);  // padding, sizes, channels
 
 // Elements of a cache line: members' shares of a flat array begin at one.
 inline constexpr Index line = alignment / static_cast<Index>(sizeof(float));

@@ -67,14 +67,15 @@ void fuse_residuals(Graph& graph, const std::vector<ValueId>& keep) {
       });
 }
 
-// dense or conv2d, activation -> the same with an activation. A derivative computed from z reads it too and
-// keeps the two apart, one computed from h does not.
+// dense, conv2d or its transpose, activation -> the same with an activation. A derivative computed from z
+// reads it too and keeps the two apart, one computed from h does not.
 void fuse_activations(Graph& graph, const std::vector<ValueId>& keep) {
   fold(
       graph, keep, [](const Node& node) { return node.op == OpKind::activation ? node.in[0] : no_value; },
       [](Node& product, const Node& node) {
         if (join_activation(product, node.attrs)) return true;
-        const bool fits = product.op == OpKind::dense || product.op == OpKind::conv2d;
+        const bool fits =
+            product.op == OpKind::dense || product.op == OpKind::conv2d || product.op == OpKind::conv2d_data;
         if (!fits || product.attrs.act != Act::identity) return false;
         product.attrs.act = node.attrs.act;
         product.attrs.slope = node.attrs.slope;

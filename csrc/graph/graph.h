@@ -2,12 +2,14 @@
 // that their adjoints read; nodes stand in the order they run. Shapes never count the batch: a batched value
 // has `rows` of them at run time.
 #pragma once
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/kinds.h"
+#include "core/resize.h"
 #include "core/store.h"
 #include "core/tensor.h"
 #include "core/window.h"
@@ -26,12 +28,19 @@ enum class OpKind : std::uint8_t {
   softmax,
   softmax_grad,
   dropout,
+  channel_dropout,
   reshape,
   add,
   max_pool,
   max_pool_grad,
   avg_pool,
   avg_pool_grad,
+  pad,
+  crop,
+  resize,
+  resize_grad,
+  concat,
+  slice,
   batch_stats,
   running_stats,
   track,
@@ -65,7 +74,7 @@ struct Attrs {
   Loss loss = Loss::mse;
   double parameter = 0;  // of the loss
   int callback = -1;
-  std::vector<Index> dims;  // of a reshape's result, or of the image that an adjoint of a window makes
+  std::vector<Index> dims;  // of a reshape's or resize's result, or of the image that an adjoint makes
   Window window;
   Index groups = 1;
   bool count_padding = true;  // whether an average is taken over a window's padding too
@@ -73,8 +82,13 @@ struct Attrs {
   double eps = 0, momentum = 0;
   Index row = 0;
   Index axes = 0;  // the last ones, over which a sample is normalized
+  Resize resize = Resize::nearest;
+  std::array<double, 2> scale{};  // ResizeAxis::scale, down and across
+  Index first = 0;                // channel of a slice
   // Which inputs of a normalization, or of what it was folded into, there are; see graph/ops/batch_norm.cpp.
   bool affine = false, residual = false, constant = false, scaled = false;
+  // A conv2d_data that is a layer's op: its third input may be a bias, and `act` is applied to what it makes.
+  bool transposed = false;
 };
 
 struct ValueInfo {

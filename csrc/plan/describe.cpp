@@ -34,9 +34,12 @@ std::string fused(const Graph& graph, const Node& node) {
     if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";
   }
+  const bool forward = node.attrs.transposed,
+             product = node.op == OpKind::matmul || node.op == OpKind::conv2d_data;
+  if (forward && node.in.size() > (node.attrs.residual ? 3 : 2)) text += "+ bias ";
   if (node.op == OpKind::conv2d_data && node.attrs.residual) text += "+ residual ";
-  const bool product = node.op == OpKind::matmul || node.op == OpKind::conv2d_data;
-  if (product && node.attrs.act != Act::identity) text += std::string("x ") + name_of(node.attrs.act) + "' ";
+  if (product && node.attrs.act != Act::identity)
+    text += std::string(forward ? "+ " : "x ") + name_of(node.attrs.act) + (forward ? " " : "' ");
   if (node.op == OpKind::batch_norm || node.op == OpKind::group_norm) {
     if (node.attrs.residual) text += "+ residual ";
     if (node.attrs.act != Act::identity) text += std::string("+ ") + name_of(node.attrs.act) + " ";

@@ -101,7 +101,30 @@ class Graph:
     def dropout(self, x: int, rate: float, layer: int, name: str) -> int:
         """`layer` numbers the draws; only training programs contain this op."""
     def reshape(self, x: int, dims: Sequence[int], name: str) -> int: ...
+    def dropout2d(self, x: int, rate: float, layer: int, name: str) -> int:
+        """The same for whole channels, the last of two axes or more."""
     def add(self, a: int, b: int, name: str) -> int: ...
+    def conv_transpose2d(
+        self,
+        x: int,
+        weight: int,
+        bias: int | None,
+        dims: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        name: str,
+    ) -> int:
+        """x (H, W, n_in), weight (n_in, kh, kw, n_out / groups), bias (n_out,) -> dims (H', W', n_out), the
+        image that a conv2d of this window makes x's size of."""
+    def zero_pad2d(self, x: int, padding: Sequence[int], name: str) -> int:
+        """Padding: (top, bottom, left, right)."""
+    def resize2d(self, x: int, dims: Sequence[int], kind: str, scale: Sequence[float], name: str) -> int:
+        """x (H, W, C) -> dims (H', W', C). kind: "nearest", "linear", "corners" or "mean". scale: (down,
+        across), 0 where the sizes decide; for the first two alone."""
+    def concat(self, values: Sequence[int], name: str) -> int:
+        """(..., m), (..., n), ... -> (..., m + n + ...)."""
     def max_pool2d(
         self, x: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], name: str
     ) -> int:
@@ -392,6 +415,20 @@ def conv2d_input_grad(
     dilation: Sequence[int],
     groups: int,
 ) -> None: ...
+def conv_transpose2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    activation: str,
+    slope: float,
+) -> None:
+    """weight (n_in, kh, kw, n_out / groups); `out` says how large the result is."""
+
 def conv2d_weight_grad(
     x: Array,
     dz: Array,
@@ -476,3 +513,8 @@ def group_norm_sums(dy: Array, x: Array, groups: int, stats: Array, sums: Array)
 def group_norm_grad(
     dy: Array, x: Array, groups: int, stats: Array, weight: Array | None, dx: Array
 ) -> None: ...
+def zero_pad2d(x: Array, y: Array, padding: Sequence[int]) -> None: ...
+def zero_pad2d_backward(dy: Array, dx: Array, padding: Sequence[int]) -> None: ...
+def resize2d(x: Array, y: Array, kind: str, scale: Sequence[float]) -> None: ...
+def resize2d_backward(dy: Array, dx: Array, kind: str, scale: Sequence[float]) -> None: ...
+def dropout2d(x: Array, out: Array, rate: float, key: int, step: int, layer: int) -> None: ...

@@ -6,18 +6,18 @@ one that lies so, and goes into the next function uncopied. Arguments, sizes and
 those of `gemmule.Conv2d` and `gemmule.MaxPool2d`. A batch may be empty.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._layout import batch_to_first, batch_to_last, checked_layout
-from ._operands import builtin, common, require_out, require_shape
+from ._image_arrays import filled, image_shape, images_of
+from ._layout import batch_to_first, checked_layout
+from ._operands import builtin, common, require_shape
 from ._windows import MAX_TAPS, PaddingLike, PairLike, Window, checked_groups, pooling, window
-from .arrays import Array, Shape, overlaps, real_array
+from .arrays import Array, Shape, real_array
 from .errors import ShapeError
 
 
@@ -40,7 +40,7 @@ def conv2d(
     act = builtin(activation, slope)
     given = {"x": x, "weight": weight} | ({} if bias is None else {"bias": bias})
     images, filters, *rows = common("conv2d", **given)
-    images = _images("conv2d", "x", images, first)
+    images = images_of("conv2d", "x", images, first)
     made, shape = _convolution("conv2d", images, filters, stride, padding, dilation, groups)
     row = None
     if rows:
@@ -71,9 +71,9 @@ def conv2d_backward(
     op = "conv2d_backward"
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
     grad, images, filters = common(op, dz=dz, x=x, weight=weight)
-    images = _images(op, "x", images, first)
+    images = images_of(op, "x", images, first)
     made, shape = _convolution(op, images, filters, stride, padding, dilation, groups)
-    grad = _images(op, "dz", grad, first, shape)
+    grad = images_of(op, "dz", grad, first, shape)
     filters = np.ascontiguousarray(filters)
     dx, dweight = np.zeros_like(images), np.zeros_like(filters)
     dbias = np.zeros(len(filters), filters.dtype)
@@ -119,7 +119,7 @@ def max_pool2d_backward(
     grad, images = common(op, dy=dy, x=x)
     made, images, first = _pooled(op, images, kernel, stride, padding, layout)
     shape = made.output_shape(images.shape, images.shape[3])
-    grad = _images(op, "dy", grad, first, shape)
+    grad = images_of(op, "dy", grad, first, shape)
 
     def write(dx: Array) -> None:
         y, places = np.empty(shape, images.dtype), np.empty(shape, np.uint8)
@@ -164,9 +164,9 @@ def avg_pool2d_backward(
     op = "avg_pool2d_backward"
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
     made = pooling(op, kernel, stride, padding)
-    dims = _image_shape(op, shape, first)
+    dims = image_shape(op, shape, first)
     (grad,) = common(op, dy=dy)
-    grad = _images(op, "dy", grad, first, made.output_shape(dims, dims[3]))
+    grad = images_of(op, "dy", grad, first, made.output_shape(dims, dims[3]))
 
     def write(dx: Array) -> None:
         _core.avg_pool2d_backward(grad, dx, *_geometry(made, dx), bool(count_padding))
@@ -179,7 +179,7 @@ def global_avg_pool2d(x: ArrayLike, out: Array | None = None, layout: str = "cha
     op = "global_avg_pool2d"
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
     (images,) = common(op, x=x)
-    images = _images(op, "x", images, first)
+    images = images_of(op, "x", images, first)
     count, height, width, channels = images.shape
     made = pooling(op, (height, width), None, 0)
 
@@ -195,7 +195,7 @@ def global_avg_pool2d_backward(
     """dx = dy / (H W) at every pixel, of x's `shape` in the layout; dy (N, C)."""
     op = "global_avg_pool2d_backward"
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
-    dims = _image_shape(op, shape, first)
+    dims = image_shape(op, shape, first)
     (grad,) = common(op, dy=dy)
     require_shape(op, "dy", grad, (dims[0], dims[3]))
     grad = real_array(grad, grad.dtype.name, op).reshape(dims[0], 1, 1, dims[3])
@@ -208,32 +208,6 @@ def global_avg_pool2d_backward(
 
 
 # -- checks --------------------------------------------------------------------------------------------------
-
-
-def _images(op: str, name: str, array: Array, first: bool, shape: Shape | None = None) -> Array:
-    """`array` channels-last and C-contiguous; ShapeError where it is no images, or not those of `shape`."""
-    if shape is not None:
-        require_shape(op, name, array, _turned(shape, first))
-    if array.ndim != 4 or 0 in array.shape[1:]:
-        axes = "(N, C, H, W)" if first else "(N, H, W, C)"
-        raise ShapeError(f"{op}: {name} has shape {array.shape}; it must be {axes}, with pixels and channels")
-    return real_array(batch_to_last(array) if first else array, array.dtype.name, op)
-
-
-def _turned(shape: Shape, first: bool) -> Shape:
-    return (shape[0], shape[-1], *shape[1:-1]) if first and len(shape) > 2 else shape
-
-
-def _image_shape(op: str, shape: Any, first: bool) -> Shape:
-    """x's shape, channels-last."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    integers = all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes)
-    if len(sizes) != 4 or not integers:
-        raise TypeError(f"{op}: shape must be the four sizes of x, not {shape!r}")
-    if sizes[0] < 0 or min(sizes[1:]) < 1 or math.prod(map(int, sizes)) * 8 >= 2**63:
-        raise ShapeError(f"{op}: shape {shape} is that of no images in 64 bits")
-    count, a, b, c = map(int, sizes)
-    return (count, b, c, a) if first else (count, a, b, c)
 
 
 def _convolution(
@@ -261,7 +235,7 @@ def _pooled(
     first = checked_layout(layout, f"{op}: layout") == "channels_first"
     made = pooling(op, kernel, stride, padding, MAX_TAPS if op.startswith("max") else None)
     (images,) = common(op, x=x)
-    return made, _images(op, "x", images, first), first
+    return made, images_of(op, "x", images, first), first
 
 
 def _steps(made: Window, images: Array) -> tuple[list[int], list[int], list[int]]:
@@ -274,31 +248,3 @@ def _geometry(made: Window, images: Array) -> tuple[list[int], list[int], list[i
     """kernel, stride and padding as those of pooling take them."""
     stride, sides, _ = _steps(made, images)
     return list(made.kernel), stride, sides
-
-
-def filled(
-    op: str,
-    out: Array | None,
-    shape: Shape,
-    dtype: np.dtype[Any],
-    first: bool,
-    compute: Callable[[Array], None],
-    *inputs: Array,
-) -> Array:
-    """`compute` into `out` or a new array, of a channels-last `shape`; through a temporary where `out`
-    overlaps an input or does not lie as kernels write."""
-    if out is not None:
-        require_out(op, out, _turned(shape, first), dtype)
-        target = batch_to_last(out) if first else out
-        if target.flags.carray and not overlaps(out, *inputs):
-            if target.size:
-                compute(target)
-            return out
-    result = np.empty(shape, dtype)
-    if result.size:
-        compute(result)
-    turned = batch_to_first(result) if first else result
-    if out is None:
-        return turned
-    out[...] = turned
-    return out

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core
-from ._images import filled
+from ._image_arrays import filled
 from ._layout import batch_to_first, batch_to_last, checked_layout
 from ._operands import common, into, require_shape
 from .arrays import Array, Shape, positive, real_array

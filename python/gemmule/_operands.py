@@ -42,6 +42,13 @@ def require_shape(op: str, name: str, array: Array, shape: Shape) -> None:
         raise ShapeError(f"{op}: {name} has shape {array.shape}, not {shape}")
 
 
+def require_position(op: str, step: Any, layer: Any) -> None:
+    """Where in a random stream draws stand; ValueError for anything but integers that counters hold."""
+    for name, position, end in (("step", step, 2**63), ("layer", layer, 2**31)):
+        if not isinstance(position, int | np.integer) or not 0 <= position < end:
+            raise ValueError(f"{op}: {name} is {position!r}; it must be an integer, not negative")
+
+
 def require_out(op: str, out: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         raise DTypeError(

@@ -1,7 +1,9 @@
 """Windows that slide over images: the arguments of convolution and pooling, and the sizes they give.
 
 Along an axis of H pixels, padded by p before and q after it, a kernel of k taps, d apart, spans
-d (k - 1) + 1 pixels and moves by s: it has H' = floor((H + p + q - d (k - 1) - 1) / s) + 1 places.
+d (k - 1) + 1 pixels and moves by s: it has H' = floor((H + p + q - d (k - 1) - 1) / s) + 1 places. A
+transposed convolution goes back: of H places it makes H' = (H - 1) s - p - q + d (k - 1) + 1 pixels and up to
+s - 1 more, which the window does not reach either.
 """
 
 import math
@@ -40,17 +42,18 @@ class Window(NamedTuple):
 
     def _same(self, axis: int, size: int) -> Pair:
         stride = self.stride[axis]
-        total = max((-(-size // stride) - 1) * stride + self._span(axis) - size, 0)
+        total = max((-(-size // stride) - 1) * stride + self.span(axis) - size, 0)
         return total // 2, total - total // 2
 
-    def _span(self, axis: int) -> int:
+    def span(self, axis: int) -> int:
+        """Pixels from the first tap to the last."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
 
     def places(self, height: int, width: int) -> Pair:
         """(H', W'); ShapeError where the padded image is smaller than the kernel."""
         top, bottom, left, right = self.sides(height, width)
         padded = height + top + bottom, width + left + right
-        span = self._span(0), self._span(1)
+        span = self.span(0), self.span(1)
         if span[0] > padded[0] or span[1] > padded[1]:
             spread = "" if self.dilation == (1, 1) else f" with dilation {self.dilation}"
             raise ShapeError(
@@ -65,6 +68,47 @@ class Window(NamedTuple):
         if math.prod(result) * 8 >= 2**63:
             raise ShapeError(f"{self.op}: the output's shape {result} overflows 64 bits")
         return result
+
+
+class Transposed(NamedTuple):
+    """A checked window that makes what comes in of what goes out. extra: pixels more below and right."""
+
+    window: Window
+    extra: Pair
+
+    def output_shape(self, shape: Shape, channels: int) -> Shape:
+        """(..., H', W', channels) from (..., H, W, C); ShapeError where there are no pixels, or too many."""
+        size = shape[-3], shape[-2]
+        where = self.window
+        if where.padding == "same":
+            pixels = [n * stride for n, stride in zip(size, where.stride, strict=True)]
+        else:
+            top, bottom, left, right = where.sides(*size)
+            pixels = [
+                (size[axis] - 1) * where.stride[axis] - cut + where.span(axis) + self.extra[axis]
+                for axis, cut in enumerate((top + bottom, left + right))
+            ]
+        if min(pixels) < 1:
+            raise ShapeError(f"{where.op}: padding {where.padding} leaves none of {size} places' pixels")
+        result = *shape[:-3], *pixels, channels
+        if max(pixels) >= _MOST or math.prod(result) * 8 >= 2**63:
+            raise ShapeError(f"{where.op}: the output's shape {result} overflows 64 bits")
+        return result
+
+
+def transposed(
+    op: str, kernel: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any = 1
+) -> Transposed:
+    """The window of a transposed convolution; TypeError and ValueError name the argument at fault."""
+    made = window(op, kernel, stride, padding, dilation)
+    extra = ends(output_padding, f"{op}: output_padding")
+    if extra[0] >= made.stride[0] or extra[1] >= made.stride[1]:
+        raise ValueError(
+            f"{op}: output_padding is {output_padding!r}; it must be less than the stride {made.stride}"
+        )
+    if made.padding == "same" and extra != (0, 0):
+        raise ValueError(f"{op}: output_padding is {output_padding!r}; padding 'same' leaves no choice")
+    return Transposed(made, extra)
 
 
 def window(op: str, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Window:
@@ -116,6 +160,15 @@ def _checked_padding(value: Any, what: str) -> Sides | str:
         _check_padding(size, value, what)
     top, bottom, left, right = map(int, sizes)
     return top, bottom, left, right
+
+
+def frame(value: Any, what: str) -> Sides:
+    """(top, bottom, left, right) from a number, a pair or four; integers of at least 0."""
+    if isinstance(value, str):
+        raise TypeError(f"{what} must be an integer or 2 or 4 of them, not {value!r}")
+    sides = _checked_padding(value, what)
+    assert not isinstance(sides, str)
+    return sides
 
 
 def ends(value: Any, what: str) -> Pair:

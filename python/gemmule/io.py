@@ -24,12 +24,16 @@ from .arrays import Array, Shape, any_array
 from .errors import FileError
 from .layers import (
     Activation,
+    AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm,
+    Concat,
     Conv1d,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Dropout,
+    Dropout2d,
     Flatten,
     GlobalAvgPool2d,
     GroupNorm,
@@ -37,6 +41,8 @@ from .layers import (
     LayerNorm,
     MaxPool2d,
     Residual,
+    Upsample,
+    ZeroPad2d,
 )
 from .layers.base import checked_shape
 from .layers.container import Branches, Chain
@@ -47,10 +53,10 @@ TRAINING_PREFIX = "training/"  # of the tensors that a checkpoint holds beside t
 _DEPTH = 64  # of networks in networks
 _MOST_LAYERS = 100_000  # "again" lets a short file describe any number
 _BUILT_IN = (
-    Dense, Conv2d, Conv1d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, BatchNorm, GroupNorm, LayerNorm,
-    Activation, Dropout, Flatten,
+    Dense, Conv2d, Conv1d, ConvTranspose2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, AdaptiveAvgPool2d,
+    BatchNorm, GroupNorm, LayerNorm, Activation, Dropout, Dropout2d, Flatten, Upsample, ZeroPad2d,
 )  # fmt: skip
-_BRANCHES: dict[str, type[Branches]] = {"Residual": Residual}
+_BRANCHES: dict[str, type[Branches]] = {"Residual": Residual, "Concat": Concat}
 _LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in _BUILT_IN}
 _LAYERS |= _BRANCHES
 

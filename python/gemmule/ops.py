@@ -12,6 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _core, activations, building, losses
+from ._image_shapes import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    dropout2d,
+    upsample2d,
+    upsample2d_backward,
+    zero_pad2d,
+    zero_pad2d_backward,
+)
 from ._images import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -31,19 +40,22 @@ from ._norms import (
     layer_norm,
     layer_norm_backward,
 )
-from ._operands import KERNEL_TYPES, builtin, common, contiguous, into, require_shape
+from ._operands import KERNEL_TYPES, builtin, common, contiguous, into, require_position, require_shape
 from ._packed import PackedMatrix, converted
 from ._precision import checked_precision, precision_now
+from ._transposed import conv_transpose2d, conv_transpose2d_backward
 from .arrays import Array, any_array, fraction, real_number, unknown_name
 from .errors import DTypeError, ShapeError
 
 __all__ = [
-    "PackedMatrix", "activation", "activation_backward", "avg_pool2d", "avg_pool2d_backward", "batch_norm",
-    "batch_norm_backward", "conv2d", "conv2d_backward", "dense", "dense_backward", "dropout", "elu", "gelu",
-    "gemm", "global_avg_pool2d", "global_avg_pool2d_backward", "group_norm", "group_norm_backward",
-    "layer_norm", "layer_norm_backward", "leaky_relu", "loss", "loss_backward", "matmul", "max_pool2d",
-    "max_pool2d_backward", "relu", "sigmoid", "silu", "softmax", "softmax_backward", "softplus", "sum_rows",
-    "tanh",
+    "PackedMatrix", "activation", "activation_backward", "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward", "avg_pool2d", "avg_pool2d_backward", "batch_norm", "batch_norm_backward",
+    "conv2d", "conv2d_backward", "conv_transpose2d", "conv_transpose2d_backward", "dense", "dense_backward",
+    "dropout", "dropout2d", "elu", "gelu", "gemm", "global_avg_pool2d", "global_avg_pool2d_backward",
+    "group_norm", "group_norm_backward", "layer_norm", "layer_norm_backward", "leaky_relu", "loss",
+    "loss_backward", "matmul", "max_pool2d", "max_pool2d_backward", "relu", "sigmoid", "silu", "softmax",
+    "softmax_backward", "softplus", "sum_rows", "tanh", "upsample2d", "upsample2d_backward", "zero_pad2d",
+    "zero_pad2d_backward",
 ]  # fmt: skip
 
 
@@ -271,9 +283,7 @@ def dropout(
 
     Its backward is the same call on the gradient. x (N, ...)."""
     rate = fraction(rate, "dropout: rate")
-    for name, position, end in (("step", step, 2**63), ("layer", layer, 2**31)):
-        if not isinstance(position, int | np.integer) or not 0 <= position < end:
-            raise ValueError(f"dropout: {name} is {position!r}; it must be an integer, not negative")
+    require_position("dropout", step, layer)
     (array,) = contiguous("dropout", x=x)
     key = building.philox_key(rng)
     return into("dropout", out, array, lambda y: _core.dropout(array, y, rate, key, step, layer), array)

@@ -3,6 +3,10 @@
 //   z[n, i, j, k] = sum over r, s, c of x[n, i sy - py + r dy, j sx - px + s dx, c] weight[k, r, s, c] + b[k]
 // x is zero outside the image; filter k sees the channels of its group. conv2d_data carries dz to dx,
 // conv2d_weights makes dW, and db sums dz over the batch and all pixels.
+//
+// conv2d_data is a layer's op too, the transposed convolution (attrs.transposed): of values (batch, H', W',
+// K) it makes images (batch, H, W, C), attrs.dims, and may add a bias (C,). It is linear in both inputs, so
+// its own adjoints are the other two ops.
 #include "graph/ops/ops.h"
 
 namespace gemmule::ops {
@@ -35,9 +39,35 @@ void adjoint(Adjoints& adjoints, const Node& node, ValueId dz) {
   }
 }
 
-ValueInfo data_like(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
-  return {Shape(attrs.dims), true, g.info(in[0]).type};
+ValueInfo infer_data(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
+  const ValueInfo &dz = g.info(in[0]), &w = g.info(in[1]);
+  const Shape image(attrs.dims);
+  check_window("conv2d_data", attrs.window, image);
+  check_filters("conv2d_data", image.back(), w.dims, attrs.groups);
+  const Shape windows = slide(attrs.window, image, w.dims[0]);
+  require(dz.dims == windows, ErrorKind::shape, "conv2d_data: ", dz.dims, " does not fit image ", image,
+          ", whose windows are ", windows);
+  if (in.size() > 2)
+    require(g.info(in[2]).dims == Shape{image.back()}, ErrorKind::shape, "conv2d_data: bias ",
+            g.info(in[2]).dims, " does not fit image ", image);
+  return {image, true, dz.type};
 }
+
+// Of the transposed convolution; dy is like the image.
+void adjoint_of_data(Adjoints& adjoints, const Node& node, ValueId dy) {
+  Graph& g = adjoints.graph;
+  const ValueId x = node.in[0], w = node.in[1], b = node.in.size() > 2 ? node.in[2] : no_value;
+  Attrs attrs;
+  attrs.window = node.attrs.window;
+  attrs.groups = node.attrs.groups;
+  if (adjoints.wanted(x)) adjoints.add(x, g.apply(OpKind::conv2d, {dy, w}, attrs, adjoints.name(x)));
+  if (adjoints.wanted(b)) adjoints.add(b, g.apply(OpKind::sum_rows, {dy}, {}, adjoints.name(b)));
+  if (adjoints.wanted(w)) {
+    attrs.dims = g.info(w).dims.dims();
+    adjoints.add(w, g.apply(OpKind::conv2d_weights, {x, dy}, attrs, adjoints.name(w)));
+  }
+}
+
 ValueInfo weights_like(const Graph& g, const std::vector<ValueId>& in, const Attrs& attrs) {
   return {Shape(attrs.dims), false, g.info(in[0]).type};
 }
@@ -60,7 +90,7 @@ double cost_of_weights(const Graph& g, const Node& node, Index rows) {
 }  // namespace
 
 const OpRule conv2d{"conv2d", infer, adjoint, cost};
-const OpRule conv2d_data{"conv2d_data", data_like, nullptr, cost_of_data};
+const OpRule conv2d_data{"conv2d_data", infer_data, adjoint_of_data, cost_of_data};
 const OpRule conv2d_weights{"conv2d_weights", weights_like, nullptr, cost_of_weights};
 
 }  // namespace gemmule::ops

@@ -26,6 +26,8 @@ const OpRule& rule(OpKind op) {
       return ops::softmax_grad;
     case OpKind::dropout:
       return ops::dropout;
+    case OpKind::channel_dropout:
+      return ops::channel_dropout;
     case OpKind::reshape:
       return ops::reshape;
     case OpKind::add:
@@ -38,6 +40,18 @@ const OpRule& rule(OpKind op) {
       return ops::avg_pool;
     case OpKind::avg_pool_grad:
       return ops::avg_pool_grad;
+    case OpKind::pad:
+      return ops::pad;
+    case OpKind::crop:
+      return ops::crop;
+    case OpKind::resize:
+      return ops::resize;
+    case OpKind::resize_grad:
+      return ops::resize_grad;
+    case OpKind::concat:
+      return ops::concat;
+    case OpKind::slice:
+      return ops::slice;
     case OpKind::batch_stats:
       return ops::batch_stats;
     case OpKind::running_stats:

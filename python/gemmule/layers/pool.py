@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._resizing import adaptive
 from .._windows import MAX_TAPS, PaddingLike, Pair, PairLike, Sides, pooling, written
 from ..arrays import Shape, shown
 from ..errors import ShapeError
@@ -143,3 +144,38 @@ class GlobalAvgPool2d(Layer):
 
     def config(self) -> dict[str, Any]:
         return {}
+
+
+class AdaptiveAvgPool2d(Layer):
+    """Means over bins that divide the image, as many as the output has pixels: x (N, H, W, C) ->
+    y (N, H', W', C), where the rows of bin p are floor(p H / H') up to ceil((p + 1) H / H') - 1, and the
+    columns likewise. Bins overlap by a row where H' does not divide H.
+
+    size: (H', W'), or a number for both; ValueError where it is below 1. PyTorch's rule.
+    """
+
+    def __init__(self, size: PairLike, name: str | None = None) -> None:
+        self._resizing = adaptive("AdaptiveAvgPool2d", size)
+        self.name = name
+
+    @property
+    def size(self) -> Pair:
+        """(H', W')."""
+        assert self._resizing.size is not None
+        return self._resizing.size
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3:
+            raise ShapeError(f"AdaptiveAvgPool2d: x has shape {shown(input_shape)}, not (N, H, W, C)")
+        return self._resizing.output_shape(input_shape)
+
+    def lower(self, builder: "Builder", value: int, name: str) -> int:
+        made = self._resizing
+        shape = made.output_shape(builder.dims(value))
+        return builder.graph.resize2d(value, list(shape), made.kind, made.steps(), f"{name}.h")
+
+    def config(self) -> dict[str, Any]:
+        return {"size": list(self.size)}
+
+    def _arguments(self) -> str:
+        return written(self.size) + (f", name={self.name!r}" if self.name else "")
