@@ -243,6 +243,19 @@ def test_modules_of_other_layers() -> None:
     gm.io.load_torch(net, module.state_dict(), {"2": "1", "5": "4", "6": "5", "8": "6"})
     same_outputs(net, module, images(5, 4, 9, 11))
 
+    module = nn.Sequential(
+        nn.LayerNorm([3, 4, 5]), nn.GroupNorm(3, 3), nn.Flatten(), nn.LayerNorm(60), nn.Linear(60, 2)
+    )
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(0.5, 1.5)
+    norms = gm.Network(
+        [gm.LayerNorm((4, 5, 3)), gm.GroupNorm(3), gm.Flatten(), gm.LayerNorm(60), gm.Dense(60, 2)],
+        input_shape=(4, 5, 3),
+    )
+    gm.io.load_torch(norms, module.state_dict())
+    same_outputs(norms, module, images(5, 3, 4, 5))
+
     module = nn.Sequential(nn.Conv1d(3, 4, 3, 2, 1), nn.Flatten(), nn.Linear(20, 2)).eval()
     sequences = gm.Network(
         [gm.Conv1d(3, 4, 3, stride=2, padding=1), gm.Flatten(), gm.Dense(None, 2)], input_shape=(9, 3)

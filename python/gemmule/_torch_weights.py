@@ -15,7 +15,7 @@ import numpy as np
 from . import _safetensors, building
 from .arrays import Array, Shape, any_array, real_array, shown
 from .errors import FileError, ShapeError
-from .layers import BatchNorm, Conv1d, Conv2d, Dense, Flatten, Layer
+from .layers import BatchNorm, Conv1d, Conv2d, Dense, Flatten, Layer, LayerNorm
 from .layers.container import Branches, Chain
 from .network import Network
 from .parameters import Segment
@@ -24,7 +24,7 @@ Rename = Callable[[str], str] | Mapping[str, str]
 
 _COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which needs it for momentum=None alone
 _SHORTCUTS = ("downsample", "shortcut")  # PyTorch's ResNets', gemmule's
-_FOLLOWED = (Dense, BatchNorm)  # have numbers of each feature, in whatever order
+_FOLLOWED = (Dense, BatchNorm, LayerNorm)  # have numbers of each feature, in whatever order
 _MOST_NAMES = 5  # in a message
 
 
@@ -170,6 +170,8 @@ def _place(layer: Layer, name: str, segment: Segment, flat: Shape | None) -> _Pl
         return _Place(segment, (shape[0], *_first(shape[2:])), lambda a: a.transpose(0, 2, 1)[:, None])
     if isinstance(layer, Conv2d) and name == "weight":
         return _Place(segment, (shape[0], *_first(shape[1:])), lambda a: a.transpose(0, 2, 3, 1))
+    if isinstance(layer, LayerNorm) and len(shape) > 1:  # over images
+        return _Place(segment, _first(shape), lambda a: np.moveaxis(a, 0, -1))
     # Columns of a dense layer, or what a normalization has of each feature.
     if flat is not None and (name == "weight" or not isinstance(layer, Dense)):
         return _Place(segment, shape, lambda a: _features(a, flat))
