@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import gemmule as gm
 from gemmule import cli
 from gemmule.bench import cnn, harness, layers
 from gemmule.bench.cnn_tasks import InferCnn, TrainCnn
 from gemmule.bench.layer_tasks import Conv, Pool
-from gemmule.bench.networks import NETWORKS
+from gemmule.bench.networks import (
+    NETWORKS,
+    Convolution,
+    Flatten,
+    MaxPooling,
+    Mean,
+    Residual,
+    Weights,
+    shapes,
+)
 from gemmule.bench.outcome import OURS, OURS_STRICT, Case, Outcome
 from gemmule.bench.report import in_unit
 from gemmule.bench.results import Results
@@ -35,6 +46,7 @@ CONVS = [
 ]
 TRAINING = TrainCnn("lenet-5", 192, 64, 1, 0.02, 1)
 INFERENCE = InferCnn("lenet-5", 8, 1)
+RESIDUAL = TrainCnn("resnet-20", 16, 16, 1, 0.02, 1), InferCnn("resnet-20", 4, 1)
 
 # The package that a contender needs, its module, and what it does.
 PEERS = [
@@ -116,6 +128,8 @@ def test_flops_count_the_padding(shape: tuple[int, ...]) -> None:
 
 def test_flops_of_a_network() -> None:
     layers = [26 * 26 * 32 * 9, 24 * 24 * 64 * 9 * 32, 12 * 12 * 64 * 128, 1280]
+    for name, model, shape in (("20", gm.models.resnet20, None), ("18", gm.models.resnet18, (64, 64, 3))):
+        assert InferCnn(f"resnet-{name}", 1, 1).flops == model(10, input_shape=shape).flops()
     assert InferCnn("mnist-cnn", 64, 1).flops == 64 * 2 * sum(layers)
     assert TrainCnn("mnist-cnn", 128, 64, 3, 0.1, 1).flops == 384 * 2 * (3 * sum(layers) - layers[0])
 
@@ -140,7 +154,8 @@ def test_the_sets_have_the_cases_that_were_promised() -> None:
     quick = layers.cases(LAYER_SETS, DIRECTIONS, [2], "best", quick=True)
     assert {case.name for case in quick} < {case.name for case in cases}
     trained, run = (cnn.cases([name], cnn.Choice(), [2], "median") for name in CNN_SETS)
-    assert [case.task.batch for case in trained] == [64, 64] == [case.task.batch for case in run]  # type: ignore[union-attr]
+    batches = [64, 64, 128, 32]
+    assert [case.task.batch for case in trained] == batches == [case.task.batch for case in run]  # type: ignore[union-attr]
     assert all(map(cnn.measures_memory, trained)) and not any(map(cnn.measures_memory, run))
     chosen = cnn.Choice(["lenet-5"], [8, 9], quick=True)
     few = [case.task for case in cnn.cases(CNN_SETS, chosen, [1], "best")]
@@ -193,30 +208,55 @@ def test_right_pools_pass_and_wrong_ones_are_found(mode: str) -> None:
             task.check_backward(x, dy, wrong)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def applied(layers: Any, h: Array, weights: Iterator[Weights], bias: bool, relu: bool) -> Array:
+    """The outputs of layers of the table, in float32; without biases or activations where so asked."""
+    for layer, before, after in shapes(layers, h.shape[1:]):
+        if isinstance(layer, MaxPooling):
+            pads = (layer.padding, layer.padding)
+            padded = np.pad(h, ((0, 0), pads, pads, (0, 0)), constant_values=-np.inf)
+            h = np.full((len(h), *after), -np.inf, np.float32)
+            for i, j in np.ndindex(layer.size, layer.size):
+                seen = padded[:, i :: layer.step, j :: layer.step][:, : after[0], : after[1]]
+                h = np.maximum(h, seen)
+        elif isinstance(layer, Flatten):
+            h = h.reshape(len(h), -1)
+        elif isinstance(layer, Mean):
+            h = h.mean(axis=(1, 2))
+        elif isinstance(layer, Residual):
+            made = applied(layer.layers, h, weights, bias, relu)
+            h = made + applied(layer.shortcut, h, weights, bias, relu)
+            h = np.maximum(h, 0) if relu else h
+        else:
+            weight, b, norm = next(weights)
+            if isinstance(layer, Convolution):
+                sizes = (
+                    len(h),
+                    before[2],
+                    before[0],
+                    layer.filters,
+                    layer.kernel,
+                    layer.stride,
+                    layer.padding,
+                    1,
+                )
+                z = np.zeros((len(h), *after), np.float32)
+                h = convolved(Conv(*sizes, False, 1), h, weight, z)[0].astype(np.float32)
+            else:
+                h = h @ weight.T
+            if norm is not None:
+                h = (h - norm.mean) / np.sqrt(norm.variance + np.float32(1e-5)) * norm.scale
+            h = h + b if bias else h
+            h = np.maximum(h, 0) if layer.relu and relu else h
+    return h
+
+
+@pytest.mark.parametrize("name", [*list(NETWORKS)[:-1], pytest.param("resnet-18", marks=pytest.mark.slow)])
 def test_wrong_outputs_of_a_network_are_found(name: str) -> None:
     task = InferCnn(name, 3, 1)
 
     def run(bias: bool = True, relu: bool = True) -> Array:
         """By loops over taps, in float32."""
-        (h,) = task.data
-        weights = iter(task.weights())
-        for layer, before, after in task.net.shapes():
-            if type(layer).__name__ == "MaxPooling":
-                h = h.reshape(3, after[0], 2, after[1], 2, after[2]).max(axis=(2, 4))
-            elif type(layer).__name__ == "Flatten":
-                h = h.reshape(3, -1)
-            else:
-                weight, b = next(weights)
-                if weight.ndim == 4:
-                    sizes = (3, before[2], before[0], layer.filters, layer.kernel, 1, layer.padding, 1)  # type: ignore[union-attr]
-                    shape = np.zeros((3, *after), np.float32)
-                    h = convolved(Conv(*sizes, False, 1), h, weight, shape)[0].astype(np.float32)
-                else:
-                    h = h @ weight.T
-                h = h + b if bias else h
-                h = np.maximum(h, 0) if layer.relu and relu else h  # type: ignore[union-attr]
-        return h
+        return applied(task.net.layers, task.data[0], iter(task.weights()), bias, relu)
 
     task.check(run())
     spoiled = run()
@@ -272,7 +312,22 @@ def test_peers_train_and_run_the_same_networks(package: str, module: str, kinds:
         assert len(played(TRAINING, module).losses[module]) == 2
 
 
-@pytest.mark.parametrize("task", [TRAINING, INFERENCE])
+@pytest.mark.slow
+@pytest.mark.parametrize(("package", "module", "kinds"), PEERS)
+def test_peers_train_and_run_residual_networks(package: str, module: str, kinds: tuple[str, ...]) -> None:
+    """Normalizations over the batch in training, by running statistics in inference. Losses as above: sums
+    over 16 images of 32 x 32, and 20 layers that pass roundings on."""
+    need(package)
+    training, inference = RESIDUAL
+    found = played(inference, module)  # it checks its outputs
+    assert set(found.samples) == {module}, found.skipped
+    if "train_cnn" in kinds:
+        found = played(training, module, "ours_images")
+        assert {module, OURS} <= set(found.samples), found.skipped
+        assert found.losses[module][:2] == pytest.approx(found.losses[OURS][:2], rel=1e-3)
+
+
+@pytest.mark.parametrize("task", [TRAINING, INFERENCE, *RESIDUAL, InferCnn("resnet-18", 2, 1)])
 def test_we_train_and_run_them_too(task: Any) -> None:
     found = played(task, "ours_images")
     assert set(found.samples) == {OURS}, found.skipped

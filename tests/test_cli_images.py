@@ -27,6 +27,15 @@ def test_digits_by_convolution(capsys: Capture, tmp_path: Path) -> None:
     assert "input (N, 8, 8, 1)" in info
 
 
+def test_digits_by_resnet20(capsys: Capture, tmp_path: Path) -> None:
+    path = str(tmp_path / "resnet20.safetensors")
+    out, _ = run(capsys, "train", "digits", "--arch", "resnet20", "--epochs", "2", "--out", path)
+    assert "Residual(activation=relu)" in out and "BatchNorm(64)" in out
+    assert accuracy(out) > 80
+    scored, _ = run(capsys, "evaluate", path, "digits")
+    assert accuracy(scored) == accuracy(out)
+
+
 def test_bytes_of_an_archive(capsys: Capture, tmp_path: Path) -> None:
     """Images (N, H, W, C) of bytes, which are scaled on the way."""
     rng = np.random.default_rng(0)
@@ -111,6 +120,14 @@ def test_what_is_refused(capsys: Capture, tmp_path: Path) -> None:
         match=r"--arch lenet5 does not take images of shape \(8, 8, 1\): Conv2d: kernel \(5, 5\) spans",
     )  # fmt: skip
     refused(capsys, "train", "digits", "--arch", "resnet", status=2, match="resnet")
+    for option in (("--activation", "tanh"), ("--dropout", "0.5")):
+        refused(
+            capsys, "train", "digits", "--arch", "resnet20", *option, status=2,
+            match=f"{option[0]} does not go with --arch resnet20",
+        )  # fmt: skip
+    refused(
+        capsys, "train", "digits", "--arch", "resnet20", "--hidden", "3", status=2, match="--hidden goes with"
+    )
 
 
 def test_the_picture_has_the_filters(

@@ -30,7 +30,12 @@ SCHEDULES: dict[str, Callable[[float], float | gm.schedules.Schedule]] = {
     "cosine": gm.schedules.Cosine,
     "one-cycle": gm.schedules.OneCycle,
 }
-ARCHITECTURES: dict[str, Callable[..., gm.Network]] = {"cnn": models.mnist_cnn, "lenet5": models.lenet5}
+ARCHITECTURES: dict[str, Callable[..., gm.Network]] = {
+    "cnn": models.mnist_cnn,
+    "lenet5": models.lenet5,
+    "resnet20": models.resnet20,
+}
+_AS_THEY_ARE = ("resnet20",)  # without a choice of activation, or hidden layers to drop units of
 _HIDDEN = [256, 128]  # of mlp
 _MOMENTUM = 0.9  # of sgd
 _HELD_OUT = 0.2
@@ -178,6 +183,9 @@ def _check_architecture(args: argparse.Namespace, table: Table) -> None:
         raise UsageError(f"--arch {args.arch} is for images; {args.data} holds rows of numbers")
     if args.hidden is not None:
         raise UsageError(f"--hidden goes with --arch mlp; the layers of {args.arch} are what they are")
+    for name in ("activation", "dropout") if args.arch in _AS_THEY_ARE else ():
+        if getattr(args, name):
+            raise UsageError(f"--{name} does not go with --arch {args.arch}, whose layers are what they are")
 
 
 def _augment(args: argparse.Namespace, image: Shape | None) -> gm.Augment | None:
@@ -207,9 +215,11 @@ def _network(
     n_out = len(preparation.classes) if preparation.classes else y.shape[1]
     if args.arch != "mlp":
         make = ARCHITECTURES[args.arch]
-        named = {} if args.activation is None else {"activation": args.activation}
+        options = {} if args.activation is None else {"activation": args.activation}
+        if args.arch not in _AS_THEY_ARE:
+            options["dropout"] = args.dropout
         try:
-            return make(n_out, dropout=args.dropout, input_shape=image, rng=args.seed, **named)
+            return make(n_out, input_shape=image, rng=args.seed, **options)
         except ShapeError as error:
             raise UsageError(f"--arch {args.arch} does not take images of shape {image}: {error}") from error
     layers: list[gm.Layer] = [] if flat else [gm.Flatten()]

@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--arch", choices=["mlp", *_command_train.ARCHITECTURES], default="mlp",
         help="mlp: dense layers; for images cnn: two convolutions of 3 x 3 (gm.models.mnist_cnn), lenet5: "
-        "LeNet-5 (default: mlp)",
+        "LeNet-5, resnet20: ResNet-20 (default: mlp)",
     )  # fmt: skip
     network.add_argument(
         "--hidden", type=widths, metavar="N,N",

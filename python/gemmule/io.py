@@ -134,6 +134,29 @@ def save_tensors(path: Path, tensors: Mapping[str, ArrayLike]) -> None:
     _safetensors.write(path, {name: any_array(value, name) for name, value in tensors.items()}, {})
 
 
+def load_torch(
+    network: Network,
+    source: Path | Mapping[str, Any],
+    rename: Callable[[str], str] | Mapping[str, str] | None = None,
+) -> None:
+    """Give a network the weights of a PyTorch module: the names are those of its `state_dict`, the arrays are
+    turned to gemmule's order.
+
+    source: a safetensors file, or a mapping of names to arrays or tensors; PyTorch is not needed.
+    rename: a function from PyTorch's names to the network's, or a mapping of names, or of what they begin
+        with before a dot: {"fc": "head", "features.3": "features.1"}. Where PyTorch counts activations as
+        layers, gemmule's indices are smaller.
+
+    Filters (O, I / g, k_h, k_w) become (O, k_h, k_w, I / g), those of `Conv1d` alike, and the features of
+    images behind `Flatten` go from (C, H, W) to (H, W, C) in what comes next. "downsample" in a name is
+    "shortcut" where the network has no such name, and num_batches_tracked is left out. Of what is shared, one
+    name suffices. Before anything is written: ValueError for names that are missing or unexpected, ShapeError
+    for another shape, FileError for files of other formats; RuntimeError where the network is not built."""
+    from . import _torch_weights
+
+    _torch_weights.load(network, source, rename)
+
+
 class MissingCustomError(ValueError):
     """`load(custom=...)` lacks a function or class that the file names."""
 

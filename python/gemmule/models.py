@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .activations import ActivationLike
+from .arrays import positive
 from .layers import (
     AvgPool2d,
     BatchNorm,
@@ -21,7 +22,11 @@ from .layers import (
 )
 from .network import Network
 
-__all__ = ["lenet5", "mnist_cnn", "resnet18", "resnet20"]
+__all__ = ["lenet5", "mnist_cnn", "mobilenet_small", "resnet18", "resnet20"]
+
+# Of mobilenet_small: channels, blocks, stride of the first.
+_MOBILE_STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 3, 2), (96, 1, 1))
+_EXPANSION = 6  # the source's
 
 
 def lenet5(
@@ -117,6 +122,51 @@ def resnet18(classes: int = 1000, *, input_shape: Sequence[int] | None = None, *
         layers.append(Network(blocks, name=f"layer{stage + 1}"))
     layers += [GlobalAvgPool2d(name="avgpool"), Dense(512, classes, name="fc")]
     return _network(layers, input_shape, options, (224, 224, 3))
+
+
+def mobilenet_small(
+    classes: int = 10, width: float = 1.0, *, input_shape: Sequence[int] | None = None, **options: Any
+) -> Network:
+    """A small MobileNetV2 for images from 32 x 32 up: a convolution of 3 x 3 with 16 filters, ten inverted
+    residuals with 16 to 96 channels, of which three have a stride of 2, a convolution of 1 x 1 with 256
+    filters, the mean over all pixels, `classes` outputs. 282,362 parameters for 10 classes.
+
+    An inverted residual is a convolution of 1 x 1 to six times the channels, a depthwise one of 3 x 3, and
+    one of 1 x 1 back, without an activation; where the shape stays, with a way around them.
+
+    width: all numbers of filters are multiplied by it and rounded to multiples of 8, by no more than a tenth
+        down.
+    input_shape: of one image; None is 32 x 32 with three channels.
+
+    Sandler, Howard, Zhu, Zhmoginov and Chen 2018, but with fewer blocks, for smaller images, and relu for
+    their relu6, which this library does not have."""
+    positive(width, "mobilenet_small: width")
+    n_in = _rounded(16 * width)
+    layers: list[Layer] = _conv_norm(None, n_in, 3, "relu")
+    for channels, count, stride in _MOBILE_STAGES:
+        n_out = _rounded(channels * width)
+        for block in range(count):
+            layers.append(_inverted_residual(n_in, n_out, stride if block == 0 else 1))
+            n_in = n_out
+    last = _rounded(256 * width)
+    layers += [*_conv_norm(n_in, last, 1, "relu"), GlobalAvgPool2d(), Dense(last, classes)]
+    return _network(layers, input_shape, options, (32, 32, 3))
+
+
+def _inverted_residual(n_in: int, n_out: int, stride: int) -> Layer:
+    inner = _EXPANSION * n_in
+    layers = [
+        *_conv_norm(n_in, inner, 1, "relu"),
+        *_conv_norm(inner, inner, 3, "relu", stride, groups=inner),
+        *_conv_norm(inner, n_out, 1),
+    ]
+    return Residual(*layers) if stride == 1 and n_in == n_out else Network(layers)
+
+
+def _rounded(channels: float) -> int:
+    """A multiple of 8, at least 8, as the source's implementation rounds."""
+    near = max(8, int(channels + 4) // 8 * 8)
+    return near if near >= 0.9 * channels else near + 8
 
 
 def _conv_norm(

@@ -34,8 +34,8 @@ class Programs:
             trainable: dict[int, bool] = {}
             for layer, on in network._leaves(True):
                 for segment in layer._segments.values():
-                    on = on and not segment.is_state
-                    trainable[id(segment)] = trainable.get(id(segment), False) or on
+                    trained = on and not segment.is_state
+                    trainable[id(segment)] = trainable.get(id(segment), False) or trained
             walk = network._walk("", True, set())
             return [(name, segment, trainable[id(segment)]) for name, segment, _ in walk]
 

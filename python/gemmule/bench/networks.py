@@ -2,9 +2,9 @@
 own. Workers import this; it needs NumPy alone."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +15,41 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Convolution:
-    """`filters` of kernel x kernel pixels, with a bias."""
+    """`filters` of kernel x kernel pixels, with a bias, or with a normalization over the batch behind it."""
 
     filters: int
     kernel: int
     padding: int = 0
     stride: int = 1
     relu: bool = True
+    norm: bool = False
 
 
 @dataclass(frozen=True)
 class MaxPooling:
-    """The largest of every size x size pixels, in steps of `size`."""
+    """The largest of every size x size pixels, in steps of `size` or of `stride`."""
 
     size: int
+    stride: int = 0
+    padding: int = 0
+
+    @property
+    def step(self) -> int:
+        """By what the window moves."""
+        return self.stride or self.size
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over all pixels of each channel."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """ReLU of the sum of what `layers` make and of the input, or of what `shortcut` makes of it."""
+
+    layers: tuple[Convolution, ...]
+    shortcut: tuple[Convolution, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,33 @@ class Linear:
     relu: bool = True
 
 
-Layer = Convolution | MaxPooling | Flatten | Linear
+Layer = Convolution | MaxPooling | Mean | Residual | Flatten | Linear
+
+EPS = 1e-5  # of every normalization
+
+
+class Norm(NamedTuple):
+    """Of a normalization: its factors, and its running statistics, which are used in inference alone."""
+
+    scale: Array
+    mean: Array
+    variance: Array
+
+
+class Weights(NamedTuple):
+    """Of a layer: filters (n_out, k, k, n_in) or (n_out, n_in). bias: that of the normalization, where there
+    is one."""
+
+    weight: Array
+    bias: Array
+    norm: Norm | None = None
+
+
+def shapes(layers: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
+    """Every layer with the shapes of its input and output, without the batch."""
+    for layer in layers:
+        before, shape = shape, _output_shape(layer, shape)
+        yield layer, before, shape
 
 
 @dataclass(frozen=True)
@@ -59,41 +106,51 @@ class Network:
     lr: float
 
     def shapes(self) -> Iterator[tuple[Layer, Shape, Shape]]:
-        """Every layer with the shapes of its input and output, without the batch."""
-        shape = self.input_shape
-        for layer in self.layers:
-            before, shape = shape, _output_shape(layer, shape)
-            yield layer, before, shape
+        """Every layer with the shapes of its input and output, without the batch; those within a `Residual`
+        are its own to tell."""
+        return shapes(self.layers, self.input_shape)
 
     @property
     def layer_flops(self) -> list[int]:
         """2 per multiply-add of each layer with weights, for one image forward; taps on the padding count."""
-        return [2 * math.prod(weight) * math.prod(after[:-1]) for weight, after in self._weighted()]
+        return [
+            2 * math.prod(weight) * math.prod(after[:-1])
+            for _, weight, after in _weighted(self.layers, self.input_shape)
+        ]
 
     @property
     def n_out(self) -> int:
         """Classes."""
         return [after for _, _, after in self.shapes()][-1][0]
 
-    def weights(self) -> list[tuple[Array, Array]]:
-        """(W, b) of each layer that has them: filters (n_out, k, k, n_in) or (n_out, n_in). He's normal
-        deviates, and biases that are not zero, so that who leaves one out is found."""
+    def weights(self) -> list[Weights]:
+        """Of each layer that has them; within a `Residual` its layers come first, then the shortcut. He's
+        normal deviates, and biases that are not zero, so that who leaves one out is found."""
         rng = np.random.default_rng(1)
-        return [
-            (
-                rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[1:]))),
-                rng.standard_normal(shape[0], np.float32) * np.float32(0.1),
-            )
-            for shape, _ in self._weighted()
-        ]
+        made = []
+        for layer, shape, _ in _weighted(self.layers, self.input_shape):
+            weight = rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[1:])))
+            bias = rng.standard_normal(shape[0], np.float32) * np.float32(0.1)
+            norm = _norm(rng, shape[0]) if isinstance(layer, Convolution) and layer.norm else None
+            made.append(Weights(weight, bias, norm))
+        return made
 
-    def _weighted(self) -> Iterator[tuple[Shape, Shape]]:
-        """The shapes of W and of the output of each layer with weights."""
-        for layer, before, after in self.shapes():
-            if isinstance(layer, Convolution):
-                yield (layer.filters, layer.kernel, layer.kernel, before[2]), after
-            elif isinstance(layer, Linear):
-                yield (layer.n_out, *before), after
+
+def _norm(rng: np.random.Generator, channels: int) -> Norm:
+    scale, mean, variance = rng.random((3, channels), np.float32)
+    return Norm(scale + np.float32(0.5), np.float32(0.2) * mean, variance + np.float32(0.5))
+
+
+def _weighted(layers: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
+    """Each layer with weights, the shape of W, and that of the output."""
+    for layer, before, after in shapes(layers, shape):
+        if isinstance(layer, Convolution):
+            yield layer, (layer.filters, layer.kernel, layer.kernel, before[2]), after
+        elif isinstance(layer, Linear):
+            yield layer, (layer.n_out, *before), after
+        elif isinstance(layer, Residual):
+            yield from _weighted(layer.layers, before)
+            yield from _weighted(layer.shortcut, before)
 
 
 def _output_shape(layer: Layer, shape: Shape) -> Shape:
@@ -101,9 +158,33 @@ def _output_shape(layer: Layer, shape: Shape) -> Shape:
         sides = ((side + 2 * layer.padding - layer.kernel) // layer.stride + 1 for side in shape[:2])
         return (*sides, layer.filters)
     if isinstance(layer, MaxPooling):
-        return (shape[0] // layer.size, shape[1] // layer.size, shape[2])
+        sides = ((side + 2 * layer.padding - layer.size) // layer.step + 1 for side in shape[:2])
+        return (*sides, shape[2])
+    if isinstance(layer, Residual):
+        for inner in layer.layers:
+            shape = _output_shape(inner, shape)
+        return shape
+    if isinstance(layer, Mean):
+        return shape[2:]
     return (math.prod(shape),) if isinstance(layer, Flatten) else (layer.n_out,)
 
+
+def _convolution(filters: int, kernel: int, stride: int = 1, relu: bool = True) -> Convolution:
+    """With a normalization, and padded so that a stride of 1 keeps the size."""
+    return Convolution(filters, kernel, kernel // 2, stride, relu, norm=True)
+
+
+def _stage(filters: int, blocks: int, stride: int) -> list[Residual]:
+    """Blocks of two convolutions; a stride of 2 is the first one's, whose shortcut is a convolution then."""
+    plain = Residual((_convolution(filters, 3), _convolution(filters, 3, relu=False)))
+    if stride == 1:
+        return [plain] * blocks
+    layers = _convolution(filters, 3, stride), _convolution(filters, 3, relu=False)
+    first = Residual(layers, (_convolution(filters, 1, stride, relu=False),))
+    return [first] + [plain] * (blocks - 1)
+
+
+_CLASSES = Linear(10, relu=False)
 
 NETWORKS = {
     # 30 updates; 71 MFLOP an image in training.
@@ -136,6 +217,31 @@ NETWORKS = {
         ),
         batch=64,
         samples=6_400,
+        lr=0.02,
+    ),
+    # He et al. 2016, the form for CIFAR, with convolutions as shortcuts; 4 updates, 242 MFLOP an image.
+    "resnet-20": Network(
+        (32, 32, 3),
+        (_convolution(16, 3), *_stage(16, 3, 1), *_stage(32, 3, 2), *_stage(64, 3, 2), Mean(), _CLASSES),
+        batch=128,
+        samples=512,
+        lr=0.02,
+    ),
+    # 3 updates.
+    "resnet-18": Network(
+        (64, 64, 3),
+        (
+            _convolution(64, 7, 2),
+            MaxPooling(3, 2, 1),
+            *_stage(64, 2, 1),
+            *_stage(128, 2, 2),
+            *_stage(256, 2, 2),
+            *_stage(512, 2, 2),
+            Mean(),
+            _CLASSES,
+        ),
+        batch=32,
+        samples=96,
         lr=0.02,
     ),
 }

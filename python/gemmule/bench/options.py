@@ -60,6 +60,8 @@ _CNN = """\
 Train convolutional networks, and run them, each library in its own process, taking turns. The networks:
   mnist-cnn  28x28x1: conv 32 3x3, conv 64 3x3, max-pool 2, 128, 10
   lenet-5    28x28x1: conv 6 5x5, max-pool 2, conv 16 5x5, max-pool 2, 120, 84, 10
+  resnet-20  32x32x3: nine residual blocks of 16, 32 and 64 filters, batch normalization
+  resnet-18  64x64x3: eight residual blocks of 64 to 512 filters, batch normalization
 All begin with the same weights, and must arrive at the same losses."""
 
 _CNN_EXAMPLES = """\

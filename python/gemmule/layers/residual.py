@@ -83,6 +83,9 @@ class Residual(Branches):
 
     @classmethod
     def _from_chains(cls, chains: dict[str, list[Layer]], config: dict[str, Any]) -> "Residual":
+        unknown = sorted(chains.keys() - {"", "shortcut"})
+        if unknown:
+            raise ValueError(f"Residual: it has no chain {unknown[0]!r}")
         return cls(*chains[""], shortcut=chains.get("shortcut"), **config)
 
     def config(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for dense networks ("scan"), or a jitted step called from Python ("steps"): XLA'
 run on one thread within a loop, six times slower on two cores.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,19 @@ from typing import Any
 import numpy as np
 
 from ..cnn_tasks import Array, CnnTask, InferCnn, TrainCnn
-from ..networks import Convolution, Flatten, Linear, MaxPooling
+from ..networks import (
+    EPS,
+    Convolution,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPooling,
+    Mean,
+    Residual,
+    Shape,
+    Weights,
+    shapes,
+)
 from ..sample import Turn, fastest, repeated, timed
 from . import jax_scan
 from .jax_scan import Function, jax, jnp
@@ -107,47 +120,78 @@ def _images(x: Array, layout: str) -> Array:
 
 
 def _parameters(task: CnnTask, layout: str) -> list[Any]:
-    """[(W, b), ...]: filters in the layout's order, dense weights (n_in, n_out) for images as they lie."""
-    parameters = []
-    weights = iter(task.weights())
+    """[(W, b), ...], or (W, b, scale) and for inference mean and variance where there is a normalization:
+    filters in the layout's order, dense weights (n_in, n_out) for images as they lie."""
+    return list(_arranged(task.net.layers, task.net.input_shape, iter(task.weights()), layout, task.kind))
+
+
+def _arranged(
+    layers: Sequence[Layer], shape: Shape, weights: Iterator[Weights], layout: str, kind: str
+) -> Iterator[Any]:
     images: tuple[int, ...] | None = None
-    for layer, before, _ in task.net.shapes():
+    for layer, before, _ in shapes(layers, shape):
         if isinstance(layer, Flatten):
             images = before
+        elif isinstance(layer, Residual):
+            yield from _arranged(layer.layers, before, weights, layout, kind)
+            yield from _arranged(layer.shortcut, before, weights, layout, kind)
         elif isinstance(layer, Convolution):
-            weight, bias = next(weights)
+            weight, bias, norm = next(weights)
             axes = (1, 2, 3, 0) if layout == "NHWC" else (0, 3, 1, 2)
-            parameters.append((jnp.array(weight.transpose(axes)), jnp.array(bias)))
+            others = () if norm is None else norm if kind == InferCnn.kind else norm[:1]
+            channels = [_of_channels(array, layout) for array in (bias, *others)]
+            yield (jnp.array(weight.transpose(axes)), *channels)
         elif isinstance(layer, Linear):
-            weight, bias = next(weights)
+            weight, bias, _ = next(weights)
             if images is not None and layout == "NCHW":
                 weight = weight.reshape(-1, *images).transpose(0, 3, 1, 2).reshape(weight.shape)
             images = None
-            parameters.append((jnp.array(weight.T), jnp.array(bias)))
-    return parameters
+            yield jnp.array(weight.T), jnp.array(bias)
+
+
+def _of_channels(array: Array, layout: str) -> Any:
+    return jnp.array(array if layout == "NHWC" else array[:, None, None])
 
 
 def _forward(task: CnnTask, layout: str) -> Function:
     """(parameters, images) -> outputs."""
 
     def forward(parameters: Any, h: Any) -> Any:
-        own = iter(parameters)
-        for layer, _, _ in task.net.shapes():
-            if isinstance(layer, Flatten):
-                h = h.reshape(len(h), -1)
-            elif isinstance(layer, MaxPooling):
-                h = _max_pool(h, layer.size, layout)
-            else:
-                weight, bias = next(own)
-                if isinstance(layer, Convolution):
-                    h = _convolved(layer, h, weight, layout)
-                    bias = bias if layout == "NHWC" else bias[:, None, None]
-                else:
-                    h = h @ weight
-                h = jnp.maximum(h + bias, 0) if layer.relu else h + bias
-        return h
+        return _applied(task.net.layers, iter(parameters), h, layout)
 
     return forward
+
+
+def _applied(layers: Sequence[Layer], own: Iterator[Any], h: Any, layout: str) -> Any:
+    pixels = (1, 2) if layout == "NHWC" else (2, 3)
+    for layer in layers:
+        if isinstance(layer, Flatten):
+            h = h.reshape(len(h), -1)
+        elif isinstance(layer, Mean):
+            h = h.mean(axis=pixels)
+        elif isinstance(layer, MaxPooling):
+            h = _max_pool(h, layer, layout)
+        elif isinstance(layer, Residual):
+            made = _applied(layer.layers, own, h, layout)
+            h = jnp.maximum(made + _applied(layer.shortcut, own, h, layout), 0)
+        else:
+            weight, bias, *norm = next(own)
+            if isinstance(layer, Convolution):
+                h = _convolved(layer, h, weight, layout)
+                h = _normalized(h, *norm, pixels=pixels) if norm else h
+            else:
+                h = h @ weight
+            h = jnp.maximum(h + bias, 0) if layer.relu else h + bias
+    return h
+
+
+def _normalized(h: Any, scale: Any, *running: Any, pixels: tuple[int, int]) -> Any:
+    """By the batch's statistics in training, which are not followed: that costs JAX nothing."""
+    if running:
+        mean, variance = running
+    else:
+        mean, variance = (of(axis=(0, *pixels), keepdims=True) for of in (h.mean, h.var))
+    return (h - mean) * (scale * jax.lax.rsqrt(variance + EPS))
 
 
 def _convolved(layer: Convolution, h: Any, weight: Any, layout: str) -> Any:
@@ -156,6 +200,9 @@ def _convolved(layer: Convolution, h: Any, weight: Any, layout: str) -> Any:
     return jax.lax.conv_general_dilated(h, weight, strides, pads, dimension_numbers=_LAYOUTS[layout])
 
 
-def _max_pool(h: Any, size: int, layout: str) -> Any:
-    window = (1, size, size, 1) if layout == "NHWC" else (1, 1, size, size)
-    return jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, window, window, "VALID")
+def _max_pool(h: Any, layer: MaxPooling, layout: str) -> Any:
+    def on_pixels(size: int) -> tuple[int, ...]:
+        return (1, size, size, 1) if layout == "NHWC" else (1, 1, size, size)
+
+    pads = [(0, 0) if size == 1 else (layer.padding,) * 2 for size in on_pixels(layer.size)]
+    return jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, on_pixels(layer.size), on_pixels(layer.step), pads)

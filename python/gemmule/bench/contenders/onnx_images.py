@@ -1,13 +1,14 @@
 """ONNX Runtime on images, which it takes channels-first: a layer as one node, a network as a converter would
 write it."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..cnn_tasks import Array, InferCnn
 from ..layer_tasks import Conv, Pool
-from ..networks import Convolution, Flatten, MaxPooling
+from ..networks import EPS, Convolution, Flatten, Layer, MaxPooling, Mean, Residual, Shape, Weights, shapes
 from ..sample import Turn, repeated
 from . import onnx_runtime
 from .onnx_runtime import onnx
@@ -45,48 +46,68 @@ def infer_cnn(task: InferCnn) -> Turn:
 
 
 class _Model:
-    """Nodes one after another; the last must be called y."""
+    """Nodes one after another, from x to y. `last`: the name of the newest result."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._last = "x"
+        self.last = "x"
 
-    def add(self, operator: str, weights: list[Array], name: str, **attributes: Any) -> None:
-        """A node on the last one's result, and constants."""
+    def add(self, operator: str, weights: list[Array], name: str, *others: str, **attributes: Any) -> None:
+        """A node on the last one's result, on other nodes' and on constants."""
         names = [f"{name} {index}" for index in range(len(weights))]
         self.constants += map(onnx.numpy_helper.from_array, weights, names)
-        self.nodes.append(onnx.helper.make_node(operator, [self._last, *names], [name], **attributes))
-        self._last = name
+        inputs = [self.last, *others, *names]
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
+        self.last = name
 
 
 def _network(task: InferCnn) -> _Model:
     model = _Model()
-    weights = iter(task.weights())
+    _add(model, task.net.layers, task.net.input_shape, iter(task.weights()), "")
+    model.nodes[-1].output[0] = "y"
+    return model
+
+
+def _add(
+    model: _Model, layers: Sequence[Layer], shape: Shape, weights: Iterator[Weights], prefix: str
+) -> None:
     images: tuple[int, ...] | None = None
-    for index, (layer, before, _) in enumerate(task.net.shapes()):
-        last = index == len(task.net.layers) - 1
-        name = "y" if last else f"layer {index}"
+    for index, (layer, before, _) in enumerate(shapes(layers, shape)):
+        name = f"{prefix}layer {index}"
         if isinstance(layer, Flatten):
             images = before
             model.add("Flatten", [], name)
-            continue
-        if isinstance(layer, MaxPooling):
-            model.add("MaxPool", [], name, **_window(layer.size, layer.size, 0))
-            continue
-        weight, bias = next(weights)
-        made = f"{name}, z" if layer.relu else name
-        if isinstance(layer, Convolution):
-            window = _window(layer.kernel, layer.stride, layer.padding)
-            model.add("Conv", [_first(weight), bias], made, **window)
-        else:
-            if images is not None:
-                weight = _first(weight.reshape(-1, *images)).reshape(weight.shape)
-                images = None
-            model.add("Gemm", [weight, bias], made, transB=1)
-        if layer.relu:
+        elif isinstance(layer, Mean):
+            model.add("GlobalAveragePool", [], f"{name}, mean")
+            model.add("Flatten", [], name)
+        elif isinstance(layer, MaxPooling):
+            model.add("MaxPool", [], name, **_window(layer.size, layer.step, layer.padding))
+        elif isinstance(layer, Residual):
+            x = model.last
+            _add(model, layer.layers, before, weights, f"{name}, ")
+            made, model.last = model.last, x
+            _add(model, layer.shortcut, before, weights, f"{name}, around, ")
+            model.add("Add", [], f"{name}, sum", made)
             model.add("Relu", [], name)
-    return model
+        else:
+            given = next(weights)
+            weight = given.weight
+            if isinstance(layer, Convolution):
+                window = _window(layer.kernel, layer.stride, layer.padding)
+                biases = [given.bias] if given.norm is None else []
+                model.add("Conv", [_first(weight), *biases], f"{name}, z", **window)
+            else:
+                if images is not None:
+                    weight = _first(weight.reshape(-1, *images)).reshape(weight.shape)
+                    images = None
+                model.add("Gemm", [weight, given.bias], f"{name}, z", transB=1)
+            if given.norm is not None:
+                scale, mean, variance = given.norm
+                statistics = [scale, given.bias, mean, variance]
+                model.add("BatchNormalization", statistics, f"{name}, norm", epsilon=EPS)
+            if layer.relu:
+                model.add("Relu", [], name)
 
 
 def _session(model: _Model, x: Array, shape: tuple[int, ...], threads: int) -> tuple[Any, list[str], Any]:

@@ -1,5 +1,6 @@
 """gemmule on images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from gemmule import _core
 
 from ..cnn_tasks import CnnTask, InferCnn, TrainCnn
 from ..layer_tasks import Conv, Pool
-from ..networks import Convolution, Flatten, MaxPooling
+from ..networks import Convolution, Flatten, Layer, MaxPooling, Mean, Residual, Shape, shapes
 from ..sample import Turn, repeated, timed
 from . import ours
 
@@ -102,32 +103,56 @@ def infer_cnn(task: InferCnn) -> Turn:
     return repeated("net.predict(x)", net=net, x=x)
 
 
+_Weighted = list[tuple[Any, Any]]  # Conv2d or Dense, and BatchNorm or None behind it
+
+
 def _network(task: CnnTask) -> gm.Network:
-    layers: list[Any] = []
-    for layer, before, _ in task.net.shapes():
-        if isinstance(layer, Flatten):
-            layers.append(gm.Flatten())
-        elif isinstance(layer, MaxPooling):
-            layers.append(gm.MaxPool2d(layer.size))
-        else:
-            activation = "relu" if layer.relu else None
-            if isinstance(layer, Convolution):
-                layers.append(
-                    gm.Conv2d(
-                        before[2],
-                        layer.filters,
-                        layer.kernel,
-                        activation,
-                        stride=layer.stride,
-                        padding=layer.padding,
-                    )
-                )
-            else:
-                layers.append(gm.Dense(before[0], layer.n_out, activation))
+    weighted: _Weighted = []
+    layers = _layers(task.net.layers, task.net.input_shape, weighted)
     net = gm.Network(layers, input_shape=task.net.input_shape, rng=0)
-    weighted = [made for made in layers if isinstance(made, gm.Conv2d | gm.Dense)]
-    for made, (weight, bias) in zip(weighted, task.weights(), strict=True):
-        made.weight[...] = weight
-        if made.bias is not None:
-            made.bias[...] = bias
+    for (layer, norm), given in zip(weighted, task.weights(), strict=True):
+        layer.weight = given.weight
+        if norm is None or given.norm is None:
+            layer.bias = given.bias
+        else:
+            norm.bias = given.bias
+            norm.weight, norm.running_mean, norm.running_var = given.norm
     return net
+
+
+def _layers(layers: Sequence[Layer], shape: Shape, weighted: _Weighted) -> list[gm.Layer]:
+    """gemmule's, and in `weighted` those with weights, with the normalization behind them."""
+    made: list[gm.Layer] = []
+    for layer, before, _ in shapes(layers, shape):
+        if isinstance(layer, Flatten):
+            made.append(gm.Flatten())
+        elif isinstance(layer, Mean):
+            made.append(gm.GlobalAvgPool2d())
+        elif isinstance(layer, MaxPooling):
+            made.append(gm.MaxPool2d(layer.size, layer.step, layer.padding))
+        elif isinstance(layer, Residual):
+            main = _layers(layer.layers, before, weighted)
+            around = _layers(layer.shortcut, before, weighted)
+            made.append(gm.Residual(*main, shortcut=around or None, activation="relu"))
+        elif isinstance(layer, Convolution):
+            made += _convolution(layer, before[2], weighted)
+        else:
+            made.append(gm.Dense(before[0], layer.n_out, "relu" if layer.relu else None))
+            weighted.append((made[-1], None))
+    return made
+
+
+def _convolution(layer: Convolution, channels: int, weighted: _Weighted) -> list[gm.Layer]:
+    activation = "relu" if layer.relu else None
+    norm = gm.BatchNorm(layer.filters, activation) if layer.norm else None
+    conv = gm.Conv2d(
+        channels,
+        layer.filters,
+        layer.kernel,
+        None if layer.norm else activation,
+        stride=layer.stride,
+        padding=layer.padding,
+        bias=not layer.norm,
+    )
+    weighted.append((conv, norm))
+    return [conv] if norm is None else [conv, norm]

@@ -4,14 +4,14 @@ The network takes rows (N, H, W, C), as whose view it has (N, C, H, W), or in th
 so. Its Flatten is channels-first: the next weights are permuted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..cnn_tasks import Array, CnnTask, InferCnn, TrainCnn
-from ..networks import Convolution, Flatten, MaxPooling
+from ..networks import EPS, Convolution, Flatten, Layer, MaxPooling, Mean, Residual, Shape, Weights, shapes
 from ..sample import Turn, fastest
 from . import torch_eager
 from .torch_layers import arranged
@@ -31,7 +31,7 @@ def train(task: TrainCnn, layout: str) -> Turn:
 
 def infer(task: InferCnn, layout: str) -> Turn:
     torch.set_num_threads(task.threads)
-    return torch_eager.calls(task, network(task, layout), _rows(task.data[0], layout))
+    return torch_eager.calls(task, network(task, layout).eval(), _rows(task.data[0], layout))
 
 
 def train_compiled(task: TrainCnn, layout: str) -> Turn:
@@ -69,27 +69,39 @@ def infer_compiled(task: InferCnn, layout: str, variant: str | None = None) -> T
 
 def network(task: CnnTask, layout: str) -> Any:
     """Modules with the task's weights."""
-    nn = torch.nn
     modules: list[Any] = [_ToChannelsFirst()] if layout == "NHWC" else []
-    weights = iter(task.weights())
+    modules += _modules(task.net.layers, task.net.input_shape, iter(task.weights()), layout)
+    return torch.nn.Sequential(*modules)
+
+
+def _modules(layers: Sequence[Layer], shape: Shape, weights: Iterator[Weights], layout: str) -> Iterator[Any]:
+    nn = torch.nn
     images: tuple[int, ...] | None = None  # what the last Flatten had, until weights behind it are permuted
-    for layer, before, _ in task.net.shapes():
+    for layer, before, _ in shapes(layers, shape):
         if isinstance(layer, Flatten):
             images = before
-            modules.append(nn.Flatten())
+            yield nn.Flatten()
+        elif isinstance(layer, Mean):
+            yield nn.AdaptiveAvgPool2d(1)
+            yield nn.Flatten()
         elif isinstance(layer, MaxPooling):
-            modules.append(nn.MaxPool2d(layer.size))
+            yield nn.MaxPool2d(layer.size, layer.step, layer.padding)
+        elif isinstance(layer, Residual):
+            parts = [[*_modules(part, before, weights, layout)] for part in (layer.layers, layer.shortcut)]
+            yield _Residual(*(nn.Sequential(*part) for part in parts))
         elif isinstance(layer, Convolution):
-            weight, bias = next(weights)
-            module = nn.Conv2d(before[2], layer.filters, layer.kernel, layer.stride, layer.padding)
-            modules += _with(module, arranged(weight, layout), bias, layer.relu)
+            given = next(weights)
+            module = nn.Conv2d(
+                before[2], layer.filters, layer.kernel, layer.stride, layer.padding, bias=not layer.norm
+            )
+            yield from _with(module, arranged(given.weight, layout), given, layer.relu)
         else:
-            weight, bias = next(weights)
+            given = next(weights)
+            weight = given.weight
             if images is not None:
                 weight, images = channels_first(weight, images), None
             module = nn.Linear(*weight.shape[::-1])
-            modules += _with(module, torch.from_numpy(weight), bias, layer.relu)
-    return nn.Sequential(*modules)
+            yield from _with(module, torch.from_numpy(weight), given, layer.relu)
 
 
 def channels_first(weight: Array, images: tuple[int, ...]) -> Array:
@@ -98,11 +110,22 @@ def channels_first(weight: Array, images: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(turned).reshape(weight.shape)
 
 
-def _with(module: Any, weight: Any, bias: Array, relu: bool) -> Iterator[Any]:
-    """The module with these weights, as they lie, and its activation."""
+def _with(module: Any, weight: Any, given: Weights, relu: bool) -> Iterator[Any]:
+    """The module with this weight, as it lies, the normalization and the activation."""
     module.weight = torch.nn.Parameter(weight.clone(memory_format=torch.preserve_format))
-    module.bias = torch.nn.Parameter(torch.from_numpy(bias))
-    yield module
+    bias = torch.nn.Parameter(torch.from_numpy(given.bias))
+    if given.norm is None:
+        module.bias = bias
+        yield module
+    else:
+        yield module
+        norm = torch.nn.BatchNorm2d(len(given.bias), eps=EPS)
+        norm.bias = bias
+        scale, mean, variance = (torch.from_numpy(array) for array in given.norm)
+        norm.weight = torch.nn.Parameter(scale)
+        norm.running_mean, norm.running_var = mean, variance
+        norm.num_batches_tracked = None  # of use without a momentum alone; no compiled graph may count it
+        yield norm
     if relu:
         yield torch.nn.ReLU()
 
@@ -114,3 +137,12 @@ def _rows(x: Array, layout: str) -> Any:
 class _ToChannelsFirst(_Module):  # type: ignore[misc]
     def forward(self, rows: Any) -> Any:
         return rows.permute(0, 3, 1, 2)
+
+
+class _Residual(_Module):  # type: ignore[misc]
+    def __init__(self, main: Any, around: Any) -> None:
+        super().__init__()
+        self.main, self.around = main, around
+
+    def forward(self, x: Any) -> Any:
+        return torch.relu(self.main(x) + self.around(x))
