@@ -91,6 +91,7 @@ ConvSizes conv_sizes(const OpCall& call, const Operand& x, const Operand& weight
   s.filters = weight.rows;
   s.groups = call.attrs.groups;
   s.window = call.attrs.window;
+  s.strict = call.attrs.strict;
   return s;
 }
 
@@ -372,11 +373,11 @@ const char* path_of(OpKind op, const OpCall& call) {
     case OpKind::matmul:
       return gemm_path(kernels<T>(), matmul_gemm<T>(call));
     case OpKind::conv2d:
-      return conv_path(conv_forward<T>(call).sizes);
+      return describe(forward_path(conv_forward<T>(call).sizes));
     case OpKind::conv2d_data:
-      return conv_path(conv_data<T>(call).sizes);
+      return describe(data_path(conv_data<T>(call).sizes));
     case OpKind::conv2d_weights:
-      return conv_path(conv_weights<T>(call).sizes);
+      return describe(weights_path(conv_weights<T>(call).sizes));
     case OpKind::reshape:
       return "view";
     default:

@@ -4,6 +4,7 @@
 
 #include "cpu/conv_slide.h"
 #include "cpu/panels.h"
+#include "cpu/winograd.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -47,6 +48,17 @@ Gemm<T> as_gemm(const ConvForward<T>& call) {
   return g;
 }
 
+bool is_winograd(ConvPath path) { return path == ConvPath::winograd || path == ConvPath::winograd4; }
+Index tile_of(ConvPath path) { return path == ConvPath::winograd4 ? 4 : 2; }
+
+template <class T>
+WinogradCall<T> as_winograd(const ConvForward<T>& call, ConvPath path) {
+  const ConvSizes& s = call.sizes;
+  return {tile_of(path),     call.x,        s.images,   s.height, s.width,    s.channels, s.window.y.before,
+          s.window.x.before, call.weight,   s.channels, 1,        s.depth(),  s.filters,  call.z,
+          s.out_height(),    s.out_width(), call.bias,  call.act, call.slope, nullptr};
+}
+
 // ---- the image's gradient ----
 
 template <class T>
@@ -61,6 +73,32 @@ Gemm<T> as_gemm(const ConvData<T>& call) {
   g.act = call.saved ? call.act : Act::identity;
   g.slope = call.slope;
   return g;
+}
+
+// Over dz, its taps backwards.
+template <class T>
+WinogradCall<T> as_winograd(const ConvData<T>& call, ConvPath path) {
+  const ConvSizes& s = call.sizes;
+  return {tile_of(path),
+          call.dz,
+          s.images,
+          s.out_height(),
+          s.out_width(),
+          s.filters,
+          2 - s.window.y.before,
+          2 - s.window.x.before,
+          call.weight + 8 * s.channels,
+          -s.channels,
+          s.depth(),
+          1,
+          s.channels,
+          call.dx,
+          s.height,
+          s.width,
+          nullptr,
+          call.saved ? call.act : Act::identity,
+          call.slope,
+          call.saved};
 }
 
 // Along one axis, the pixels of x that meet the same taps are `stride` apart: those at which
@@ -175,26 +213,33 @@ void clear(const Team& team, const ConvData<T>& call, const Phase& py, const Pha
                     s.channels, T(0));
 }
 
-}  // namespace
-
-const char* conv_path(const ConvSizes& sizes) {
-  return is_gemm(sizes) ? "gemm" : is_depthwise(sizes) ? "depthwise" : "direct";
+// In bytes, of the elements that the direct path and, where so many images take it, Winograd's need: fewer
+// images may go the other way.
+template <class T, class Call>
+Index bytes_of_largest(const Kernels<T>& kernels, const Call& call, ConvPath path, Index direct) {
+  const Index elements =
+      is_winograd(path) ? std::max(direct, winograd_workspace(kernels, as_winograd(call, path))) : direct;
+  return checked_mul(elements, static_cast<Index>(sizeof(T)));
 }
+
+}  // namespace
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
   if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
-  return checked_mul(
-      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr)))),
-      static_cast<Index>(sizeof(T)));
+  const Index direct =
+      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr))));
+  return bytes_of_largest<T>(kernels, call, forward_path(s), direct);
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& call, void* workspace) {
   if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
+  if (const ConvPath path = forward_path(s); is_winograd(path))
+    return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =
       static_cast<T*>(workspace) + filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
@@ -215,13 +260,15 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
     if (py.axis.kernel > 0 && px.axis.kernel > 0)
       buffer = std::max(buffer, Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, py, px, nullptr)));
   });
-  return checked_mul(checked_add(filters, aligned<T>(buffer)), static_cast<Index>(sizeof(T)));
+  return bytes_of_largest<T>(kernels, call, data_path(s), checked_add(filters, aligned<T>(buffer)));
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, void* workspace) {
   if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
+  if (const ConvPath path = data_path(s); is_winograd(path))
+    return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =
       static_cast<T*>(workspace) +

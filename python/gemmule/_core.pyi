@@ -21,6 +21,10 @@ def supported_isas() -> list[str]:
     """Those this CPU runs, best first."""
 
 def active_isa() -> str: ...
+def force_conv(path: str) -> None:
+    """For tests: "direct", "winograd" or "winograd4" wherever it can be, "" by sizes again."""
+
+def forced_conv() -> str: ...
 def set_copying(on: bool | None) -> None:
     """Test hook: False trains the parameters where they lie, never a copy in panels; True copies even small
     ones; None goes by their size."""
@@ -92,9 +96,11 @@ class Graph:
         dilation: Sequence[int],
         groups: int,
         name: str,
+        strict: bool = False,
     ) -> int:
         """x (H, W, n_in), weight (n_out, kh, kw, n_in / groups), bias (n_out,) -> (H', W', n_out). stride,
-        dilation: (height, width); padding: (top, bottom, left, right)."""
+        dilation: (height, width); padding: (top, bottom, left, right). strict: no Winograd, here and in the
+        gradients."""
     def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
     def softmax(self, x: int, name: str) -> int:
         """Over the last axis."""
@@ -334,7 +340,7 @@ def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) 
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
 
-# Images (N, H, W, C), filters (n_out, kh, kw, n_in / groups), all of one real type.
+# Images (N, H, W, C), filters (n_out, kh, kw, n_in / groups), all of one real type. strict: no Winograd.
 def conv2d(
     x: Array,
     weight: Array,
@@ -346,6 +352,7 @@ def conv2d(
     groups: int,
     activation: str,
     slope: float,
+    strict: bool = False,
 ) -> None: ...
 def conv2d_input_grad(
     dz: Array,
@@ -355,6 +362,7 @@ def conv2d_input_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    strict: bool = False,
 ) -> None: ...
 def conv2d_weight_grad(
     x: Array,

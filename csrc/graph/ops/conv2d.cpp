@@ -24,6 +24,7 @@ void adjoint(Adjoints& adjoints, const Node& node, ValueId dz) {
   Attrs attrs;
   attrs.window = node.attrs.window;
   attrs.groups = node.attrs.groups;
+  attrs.strict = node.attrs.strict;
   if (adjoints.wanted(w)) {
     attrs.dims = g.info(w).dims.dims();
     adjoints.add(w, g.apply(OpKind::conv2d_weights, {dz, x}, attrs, adjoints.name(w)));
