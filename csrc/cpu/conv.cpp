@@ -213,12 +213,13 @@ void clear(const Team& team, const ConvData<T>& call, const Phase& py, const Pha
                     s.channels, T(0));
 }
 
-// In bytes, of the elements that the direct path and, where so many images take it, Winograd's need: fewer
-// images may go the other way.
+// In bytes, of the elements that the direct path needs and, where so many images go Winograd's way, both of
+// his: fewer images may go another.
 template <class T, class Call>
-Index bytes_of_largest(const Kernels<T>& kernels, const Call& call, ConvPath path, Index direct) {
-  const Index elements =
-      is_winograd(path) ? std::max(direct, winograd_workspace(kernels, as_winograd(call, path))) : direct;
+Index bytes_of_largest(const Kernels<T>& kernels, const Call& call, ConvPath path, Index elements) {
+  if (is_winograd(path))
+    for (ConvPath way : {ConvPath::winograd, ConvPath::winograd4})
+      elements = std::max(elements, winograd_workspace(kernels, as_winograd(call, way)));
   return checked_mul(elements, static_cast<Index>(sizeof(T)));
 }
 

@@ -97,7 +97,10 @@ static void winograd_input(const WinogradInputArgs<T>& args) {
              [&](int i, Vec<T> v) { t[i][j] = v; });
     GEMMULE_FOR(i, n)
     W::input([&](int j) { return t[i][j]; },
-             [&](int j, Vec<T> v) { store(g.v + (i * n + j) * g.v_step + c, v); });
+             [&](int j, Vec<T> v) {
+               T* const to = g.v + (i * n + j) * g.v_step + c;
+               store(to, v);
+             });
   });
 }
 
