@@ -45,20 +45,22 @@ struct Made {
   Index images, height, width, channels, filters;
 };
 
-// Multiplications, and as many as would take the time of the transforms: their instructions and, for the
-// larger half, the cache misses of reading and writing tiles. Measured with AVX2 on Zen 3, in multiplications
-// of which a core does 16 in a cycle; the ratios of times that follow from them were within a fifth of those
-// measured, 64 to 512 channels.
+// What else takes time, in multiplications, of which a core does 16 a cycle with AVX2: instructions, and for
+// the larger half misses of the cache. From times on Zen 3, 16 to 512 channels, 1 to 128 images;
+// docs/kernels.md.
 struct Transforms {
-  double pixels;   // a tile's of a channel, and as much a tile's outputs of a filter
+  double pixels;   // a tile's of one channel, and as much for its outputs of one filter
   double filters;  // of one channel
 };
-constexpr Transforms transforms2{220, 250}, transforms4{860, 500};
-// Transformed filters that do not fit L3 go to memory and back.
-constexpr double many_filters = 4 * 1024 * 1024, filter_from_memory = 60;  // elements; for each of them
+constexpr Transforms transforms2{300, 400}, transforms4{560, 850};
+constexpr double packing = 400;  // the direct path's, of one channel of a filter
+// Elements of transformed filters that L3 does not hold, and what each of those costs that go to memory and
+// back.
+constexpr double many_filters = 3 * 1024 * 1024, filter_from_memory = 100;
 
 double cost_of_direct(const Made& m) {
-  return 9.0 * double(m.images) * double(m.height) * double(m.width) * double(m.channels) * double(m.filters);
+  const double pixels = double(m.images) * double(m.height) * double(m.width);
+  return (9 * pixels + packing) * double(m.channels) * double(m.filters);
 }
 double cost_of_winograd(const Made& m, Index outputs, const Transforms& t) {
   const auto pieces = [&](Index size) { return double((size + outputs - 1) / outputs); };
@@ -70,7 +72,7 @@ double cost_of_winograd(const Made& m, Index outputs, const Transforms& t) {
          pairs * (t.filters + (many ? components * filter_from_memory : 0));
 }
 
-// Winograd's where it should take less than 1 / 1.2 of the direct path's time: what follows is an estimate,
+// Winograd's where it should take less than 1 / 1.3 of the direct path's time: what follows is an estimate,
 // and plain sums have the smaller errors.
 ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
   if (!fits_winograd(s) || s.strict) return ConvPath::direct;
@@ -86,7 +88,7 @@ ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
   }
   const double direct = cost_of_direct(made);
   const double by2 = cost_of_winograd(made, 2, transforms2), by4 = cost_of_winograd(made, 4, transforms4);
-  if (1.2 * std::min(by2, by4) > direct) return ConvPath::direct;
+  if (1.3 * std::min(by2, by4) > direct) return ConvPath::direct;
   return by4 < by2 ? ConvPath::winograd4 : ConvPath::winograd;
 }
 

@@ -36,6 +36,7 @@ class WinogradConvolution {
     const Index fit = std::clamp<Index>(most / std::max<Index>(size, 1) / k_.rows, 2, most_tiles / k_.rows);
     most_ = std::max<Index>(1, std::min(tiles_, fit * k_.rows));
     blocks_ = pieces(tiles_, most_);
+    if (tiles_ >= 4 * k_.rows) blocks_ = round_up(blocks_, 4);  // three would keep one of two members waiting
     u_step_ = call.channels * width_ + line;
     v_step_ = most_ * row_ + line;
     m_step_ = most_ * width_ + line;
@@ -118,12 +119,12 @@ class WinogradConvolution {
     const T* pixels[6 * 6];
     const T* const image = call_.x + place.image * call_.height * call_.width * call_.channels;
     const Index top = place.y - call_.before_y, left = place.x - call_.before_x;
-    for (Index i = 0; i < n_; ++i)
-      for (Index j = 0; j < n_; ++j) {
-        const Index y = top + i, x = left + j;
-        const bool inside = y >= 0 && y < call_.height && x >= 0 && x < call_.width;
-        pixels[i * n_ + j] = inside ? image + (y * call_.width + x) * call_.channels : zeros_;
-      }
+    for (Index i = 0; i < n_; ++i) {
+      const bool row_inside = top + i >= 0 && top + i < call_.height;
+      Index at = ((top + i) * call_.width + left) * call_.channels;
+      for (Index j = 0; j < n_; ++j, at += call_.channels)
+        pixels[i * n_ + j] = row_inside && left + j >= 0 && left + j < call_.width ? image + at : zeros_;
+    }
     w_.input({call_.channels, pixels, v, v_step_});
   }
 

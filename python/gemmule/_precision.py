@@ -16,10 +16,10 @@ _numerics: Numerics = "default"
 def set_numerics(mode: Numerics) -> None:
     """How far results may be from those of plain float32 or float64 arithmetic, in the whole process.
 
-    "default": operands are rounded to bfloat16 where `precision="bf16"` asks for it, and convolutions of 3 x 3
-    are made by Winograd's algorithm where that is faster, with rounding errors a few times as large. "strict":
-    neither; all products are made in full precision, convolutions as plain sums of them. It counts from the
-    next call on; a fit that runs goes on as it began. ValueError for another mode."""
+    "default": operands are rounded to bfloat16 where `precision="bf16"` asks for it, and convolutions of
+    3 x 3 are made by Winograd's algorithm where that is faster, with rounding errors about twice as large.
+    "strict": neither; all products are made in full precision, convolutions as plain sums of them. It counts
+    from the next call on; a fit that runs goes on as it began. ValueError for another mode."""
     global _numerics
     if mode not in NUMERICS:
         raise unknown_name("numerics", mode, NUMERICS)
