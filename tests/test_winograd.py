@@ -258,7 +258,7 @@ def test_chosen_by_sizes(shape: tuple[int, ...], filters: int, want: str) -> Non
 import numpy as np, gemmule as gm
 x = np.ones({shape}, np.float32)
 net = gm.Network([gm.Conv2d({shape[3]}, {filters}, 3, padding=1)], input_shape=x.shape[1:])
-net.predict(x, batch_size={shape[0]})"""
+net.forward(x)"""
     assert f'path="{want}"' in run_python(code, GEMMULE_VERBOSE="1", GEMMULE_CONV="").stderr
 
 
