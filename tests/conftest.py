@@ -69,6 +69,19 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.fixture
+def force_conv() -> Iterator[Callable[[str], None]]:
+    """The path that convolutions of 3 x 3 take; by their sizes again after the test."""
+    yield _core.force_conv
+    _core.force_conv("")
+
+
+@pytest.fixture
+def direct_convolutions(force_conv: Callable[[str], None]) -> None:
+    """Plain sums, to which tight tolerances belong; Winograd's are in test_winograd.py."""
+    force_conv("direct")
+
+
+@pytest.fixture
 def set_copying() -> Iterator[Callable[[bool], None]]:
     """Whether `fit` trains a working copy or the parameters where they lie; restored after the test."""
     yield _core.set_copying

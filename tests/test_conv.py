@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import gemmule as gm
 
 Array = NDArray[Any]
+pytestmark = pytest.mark.usefixtures("direct_convolutions")
 
 
 def small_integers(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

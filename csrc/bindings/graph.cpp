@@ -180,16 +180,18 @@ void bind_graph(py::module_& m) {
       .def(
           "conv2d",
           [](PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias, const Pair& stride,
-             const Padding& padding, const Pair& dilation, Index groups, const std::string& name) {
+             const Padding& padding, const Pair& dilation, Index groups, const std::string& name,
+             bool strict) {
             std::vector<ValueId> in = {x, weight};
             if (bias) in.push_back(*bias);
             Attrs attrs;
             attrs.window = window_of(kernel_of(self.graph.info(weight).dims), stride, padding, dilation);
             attrs.groups = groups;
+            attrs.strict = strict;
             return self.graph.apply(OpKind::conv2d, in, attrs, name);
           },
           py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("stride"), py::arg("padding"),
-          py::arg("dilation"), py::arg("groups"), py::arg("name"))
+          py::arg("dilation"), py::arg("groups"), py::arg("name"), py::arg("strict") = false)
       .def(
           "activation",
           [](PyGraph& self, ValueId x, const std::string& kind, double slope, const std::string& name) {

@@ -22,7 +22,8 @@ Shape sample_of(const py::array& images, const char* what) {
 // What a convolution has to do with, checked: x, filters and z are arrays of one type that fit each other.
 struct ConvArrays {
   ConvArrays(const char* op, const py::array& x, const py::array& weight, const py::array& z,
-             const Pair& stride, const Padding& padding, const Pair& dilation, Index groups)
+             const Pair& stride, const Padding& padding, const Pair& dilation, Index groups,
+             bool strict = false)
       : type(dtype_of(x, op)) {
     require(type == DType::f32 || type == DType::f64, ErrorKind::dtype, op, ": x is ", name_of(type),
             ", not float32 or float64");
@@ -43,6 +44,7 @@ struct ConvArrays {
     sizes.channels = image[2];
     sizes.filters = filters[0];
     sizes.groups = groups;
+    sizes.strict = strict;
   }
   double flops() const {
     return 2.0 * static_cast<double>(sizes.images) * static_cast<double>(sizes.out_height()) *
@@ -66,8 +68,8 @@ void run(const Kernels& kernels, const Call& call, double flops) {
 
 void conv2d(const py::array& x, const py::array& weight, const std::optional<py::array>& bias, py::array out,
             const Pair& stride, const Padding& padding, const Pair& dilation, Index groups,
-            const std::string& activation, double slope) {
-  const ConvArrays arrays("conv2d", x, weight, out, stride, padding, dilation, groups);
+            const std::string& activation, double slope, bool strict) {
+  const ConvArrays arrays("conv2d", x, weight, out, stride, padding, dilation, groups, strict);
   const Act act = act_of(activation);
   require_array(x, arrays.type, "conv2d: x");
   require_array(weight, arrays.type, "conv2d: weight");
@@ -86,8 +88,8 @@ void conv2d(const py::array& x, const py::array& weight, const std::optional<py:
 }
 
 void conv2d_input_grad(const py::array& dz, const py::array& weight, py::array dx, const Pair& stride,
-                       const Padding& padding, const Pair& dilation, Index groups) {
-  const ConvArrays arrays("conv2d_input_grad", dx, weight, dz, stride, padding, dilation, groups);
+                       const Padding& padding, const Pair& dilation, Index groups, bool strict) {
+  const ConvArrays arrays("conv2d_input_grad", dx, weight, dz, stride, padding, dilation, groups, strict);
   require_array(dz, arrays.type, "conv2d_input_grad: dz");
   require_array(weight, arrays.type, "conv2d_input_grad: weight");
   require_array(dx, arrays.type, "conv2d_input_grad: dx", true);
@@ -101,8 +103,8 @@ void conv2d_input_grad(const py::array& dz, const py::array& weight, py::array d
 
 void conv_transpose2d(const py::array& x, const py::array& weight, const std::optional<py::array>& bias,
                       py::array out, const Pair& stride, const Padding& padding, const Pair& dilation,
-                      Index groups, const std::string& activation, double slope) {
-  const ConvArrays arrays("conv_transpose2d", out, weight, x, stride, padding, dilation, groups);
+                      Index groups, const std::string& activation, double slope, bool strict) {
+  const ConvArrays arrays("conv_transpose2d", out, weight, x, stride, padding, dilation, groups, strict);
   const Act act = act_of(activation);
   require_array(x, arrays.type, "conv_transpose2d: x");
   require_array(weight, arrays.type, "conv_transpose2d: weight");
@@ -239,14 +241,17 @@ void avg_pool2d_backward(const py::array& dy, py::array dx, const Pair& kernel, 
 }  // namespace
 
 void bind_images(py::module_& m) {
+  m.def("force_conv", &cpu::force_conv, py::arg("path"));
+  m.def("forced_conv", &cpu::forced_conv);
   m.def("conv2d", &conv2d, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("out"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"),
-        py::arg("slope"));
+        py::arg("slope"), py::arg("strict") = false);
   m.def("conv2d_input_grad", &conv2d_input_grad, py::arg("dz"), py::arg("weight"), py::arg("dx"),
-        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("strict") = false);
   m.def("conv_transpose2d", &conv_transpose2d, py::arg("x"), py::arg("weight"), py::arg("bias"),
         py::arg("out"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
-        py::arg("activation"), py::arg("slope"));
+        py::arg("activation"), py::arg("slope"), py::arg("strict") = false);
   m.def("conv2d_weight_grad", &conv2d_weight_grad, py::arg("x"), py::arg("dz"), py::arg("dweight"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   m.def("max_pool2d", &max_pool2d, py::arg("x"), py::arg("y"), py::arg("places"), py::arg("kernel"),

@@ -21,13 +21,14 @@ ValueId apply(PyGraph& self, OpKind op, std::vector<ValueId> in, Attrs attrs, co
 
 ValueId conv_transpose2d(PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias,
                          const std::vector<Index>& dims, const Pair& stride, const Padding& padding,
-                         const Pair& dilation, Index groups, const std::string& name) {
+                         const Pair& dilation, Index groups, const std::string& name, bool strict) {
   std::vector<ValueId> in = {x, weight};
   if (bias) in.push_back(*bias);
   Attrs attrs;
   attrs.dims = dims;
   attrs.window = window_of(kernel_of(self.graph.info(weight).dims), stride, padding, dilation);
   attrs.groups = groups;
+  attrs.strict = strict;
   attrs.transposed = true;
   return apply(self, OpKind::conv2d_data, std::move(in), std::move(attrs), name);
 }
@@ -192,7 +193,7 @@ void bind_layout(py::class_<PyGraph>& graph, py::module_& m) {
   graph
       .def("conv_transpose2d", &conv_transpose2d, py::arg("x"), py::arg("weight"), py::arg("bias"),
            py::arg("dims"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
-           py::arg("name"))
+           py::arg("name"), py::arg("strict") = false)
       .def("zero_pad2d", &zero_pad2d, py::arg("x"), py::arg("padding"), py::arg("name"))
       .def("resize2d", &resize2d, py::arg("x"), py::arg("dims"), py::arg("kind"), py::arg("scale"),
            py::arg("name"))

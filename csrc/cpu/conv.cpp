@@ -4,6 +4,7 @@
 
 #include "cpu/conv_slide.h"
 #include "cpu/panels.h"
+#include "cpu/winograd.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -45,8 +46,9 @@ void pack_filters(const GemmKernels<T>& k, const Team& team, const ConvForward<T
 
 // The epilogue of a product has no scale and no residual.
 template <class T>
-bool is_gemm(const ConvForward<T>& call) {
-  return is_gemm(call.sizes) && !call.scale && !call.residual;
+ConvPath path_of(const ConvForward<T>& call) {
+  const ConvPath path = forward_path(call.sizes);
+  return path == ConvPath::gemm && (call.scale || call.residual) ? ConvPath::direct : path;
 }
 
 template <class T>
@@ -63,11 +65,24 @@ Gemm<T> as_gemm(const ConvForward<T>& call) {
   return g;
 }
 
+bool is_winograd(ConvPath path) { return path == ConvPath::winograd || path == ConvPath::winograd4; }
+Index tile_of(ConvPath path) { return path == ConvPath::winograd4 ? 4 : 2; }
+
+template <class T>
+WinogradCall<T> as_winograd(const ConvForward<T>& call, ConvPath path) {
+  const ConvSizes& s = call.sizes;
+  return {tile_of(path),     call.x,        s.images,   s.height, s.width,    s.channels, s.window.y.before,
+          s.window.x.before, call.weight,   s.channels, 1,        s.depth(),  s.filters,  call.z,
+          s.out_height(),    s.out_width(), call.bias,  call.act, call.slope, nullptr,    call.scale,
+          call.residual};
+}
+
 // ---- the image's gradient ----
 
 template <class T>
-bool is_gemm(const ConvData<T>& call) {
-  return is_gemm(call.sizes) && !call.residual;
+ConvPath path_of(const ConvData<T>& call) {
+  const ConvPath path = data_path(call.sizes);
+  return path == ConvPath::gemm && call.residual ? ConvPath::direct : path;
 }
 
 template <class T>
@@ -83,6 +98,34 @@ Gemm<T> as_gemm(const ConvData<T>& call) {
   g.act = call.act;
   g.slope = call.slope;
   return g;
+}
+
+// Over dz, its taps backwards.
+template <class T>
+WinogradCall<T> as_winograd(const ConvData<T>& call, ConvPath path) {
+  const ConvSizes& s = call.sizes;
+  return {tile_of(path),
+          call.dz,
+          s.images,
+          s.out_height(),
+          s.out_width(),
+          s.filters,
+          2 - s.window.y.before,
+          2 - s.window.x.before,
+          call.weight + 8 * s.channels,
+          -s.channels,
+          s.depth(),
+          1,
+          s.channels,
+          call.dx,
+          s.height,
+          s.width,
+          call.bias,
+          call.act,
+          call.slope,
+          call.saved,
+          nullptr,
+          call.residual};
 }
 
 // Along one axis, the pixels of x that meet the same taps are `stride` apart: those at which
@@ -208,31 +251,44 @@ void clear(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call,
       }
 }
 
+// In bytes, of the elements that the direct path needs and, where so many images go Winograd's way, both of
+// his: fewer images may go another.
+template <class T, class Call>
+Index bytes_of_largest(const Kernels<T>& kernels, const Call& call, ConvPath path, Index elements) {
+  if (is_winograd(path))
+    for (ConvPath way : {ConvPath::winograd, ConvPath::winograd4})
+      elements = std::max(elements, winograd_workspace(kernels, as_winograd(call, way)));
+  return checked_mul(elements, static_cast<Index>(sizeof(T)));
+}
+
 }  // namespace
 
 template <class T>
 const char* conv_path(const ConvForward<T>& call) {
-  return is_gemm(call) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+  return describe(path_of(call));
 }
 
 template <class T>
 const char* conv_path(const ConvData<T>& call) {
-  return is_gemm(call) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+  return describe(path_of(call));
 }
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
-  if (is_gemm(call)) return gemm_workspace(kernels, as_gemm(call));
+  const ConvPath path = path_of(call);
+  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
-  return checked_mul(
-      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr)))),
-      static_cast<Index>(sizeof(T)));
+  const Index direct =
+      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr))));
+  return bytes_of_largest<T>(kernels, call, path, direct);
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& call, void* workspace) {
-  if (is_gemm(call)) return gemm(kernels, team, as_gemm(call), workspace);
+  const ConvPath path = path_of(call);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+  if (is_winograd(path)) return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =
@@ -245,7 +301,8 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& cal
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
-  if (is_gemm(call)) return gemm_workspace(kernels, as_gemm(call));
+  const ConvPath path = path_of(call);
+  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
   const ConvSizes& s = call.sizes;
   const Index filters =
       filters_size(kernels.gemm, s.groups, s.window.taps() * s.group_filters(), s.group_channels());
@@ -254,12 +311,14 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
     if (py.axis.kernel > 0 && px.axis.kernel > 0)
       buffer = std::max(buffer, Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, py, px, nullptr)));
   });
-  return checked_mul(checked_add(filters, aligned<T>(buffer)), static_cast<Index>(sizeof(T)));
+  return bytes_of_largest<T>(kernels, call, path, checked_add(filters, aligned<T>(buffer)));
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, void* workspace) {
-  if (is_gemm(call)) return gemm(kernels, team, as_gemm(call), workspace);
+  const ConvPath path = path_of(call);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+  if (is_winograd(path)) return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));
   T* const buffer =

@@ -2,6 +2,8 @@
 // micro-kernel of the GEMM reads its rows of A from the image itself, so that nothing is unfolded; see
 // docs/kernels.md.
 #pragma once
+#include <string>
+
 #include "core/threads.h"
 #include "core/window.h"
 #include "cpu/kernels.h"
@@ -14,6 +16,7 @@ struct ConvSizes {
   Index height = 0, width = 0, channels = 0;  // of x
   Index filters = 0, groups = 1;
   Window window;
+  bool strict = false;  // plain sums of products alone: no Winograd
 
   Index out_height() const { return window.y.outputs(height); }
   Index out_width() const { return window.x.outputs(width); }
@@ -78,6 +81,19 @@ template <class T>
 const char* conv_path(const ConvData<T>& call);
 template <class T>
 const char* conv_path(const ConvWeights<T>& call);
+
+// The ways to compute it. Which one is taken depends on the sizes alone, but that a product (`gemm`) has no
+// scale and no residual in its epilogue: `direct` then.
+enum class ConvPath { gemm, depthwise, direct, winograd, winograd4 };
+ConvPath forward_path(const ConvSizes& sizes);
+ConvPath data_path(const ConvSizes& sizes);
+ConvPath weights_path(const ConvSizes& sizes);
+const char* describe(ConvPath path);  // for people
+
+// For tests: "direct", "winograd" or "winograd4" is taken wherever it can be, "" chooses. GEMMULE_CONV says
+// the same from outside. ErrorKind::value for another name.
+void force_conv(const std::string& name);
+std::string forced_conv();
 
 // Called by every member of the team; `workspace` is the member's own. Every element is made by one member
 // in an order that depends on the sizes alone. Ends without a barrier.

@@ -254,7 +254,7 @@ void depthwise_gradient(const Kernels<T>& kernels, const Team& team, const ConvW
 
 template <class T>
 const char* conv_path(const ConvWeights<T>& call) {
-  return is_gemm(call.sizes) ? "gemm" : is_depthwise(call.sizes) ? "depthwise" : "direct";
+  return describe(weights_path(call.sizes));
 }
 
 template <class T>

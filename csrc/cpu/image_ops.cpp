@@ -17,6 +17,7 @@ ConvSizes conv_sizes(const OpCall& call, const Operand& x, const Operand& weight
   s.filters = weight.rows;
   s.groups = call.attrs.groups;
   s.window = call.attrs.window;
+  s.strict = call.attrs.strict;
   return s;
 }
 

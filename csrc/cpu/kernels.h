@@ -187,6 +187,49 @@ struct DepthwiseKernels {
   void (*weights[max_tile_vectors])(const DepthwiseGradArgs<T>&);
 };
 
+// Winograd's transforms for F(m x m, 3 x 3): a tile of n x n pixels, n = m + 2, gives m x m outputs, and its
+// n^2 components are numbered row by row. A component of a tile lies in one piece, channel by channel, the
+// next one `step` elements further.
+//
+// B^T d B: of the tile whose pixels are at these n^2 addresses; v is written to whole vectors of channels.
+template <class T>
+struct WinogradInputArgs {
+  Index channels;
+  const T* const* pixels;
+  T* v;
+  Index v_step;
+};
+// G g G^T: for `count` filters' channels, a multiple of lanes, whose nine taps lie tap_step apart.
+template <class T>
+struct WinogradFilterArgs {
+  Index count;
+  const T* taps;
+  Index tap_step;
+  T* u;
+  Index u_step;
+};
+// act(A^T m A + bias): the first `rows` x `cols` outputs of the tile; m is read to whole vectors. `act` as
+// for a tile.
+template <class T>
+struct WinogradOutputArgs {
+  const T* m;
+  Index m_step;
+  Index filters;
+  const T* bias;  // nullptr, or `filters` long
+  Act act;
+  T slope;
+  T* out;
+  Index row_step, pixel_step;
+  Index rows, cols;
+};
+
+template <class T>
+struct WinogradKernels {
+  void (*input)(const WinogradInputArgs<T>&);
+  void (*filters)(const WinogradFilterArgs<T>&);
+  void (*output)(const WinogradOutputArgs<T>&);
+};
+
 // The position of a dropout layer's draws in the network's Philox stream.
 struct DropoutArgs {
   std::uint64_t key = 0;    // the network's
@@ -368,6 +411,7 @@ struct Kernels {
   SkinnyKernels<T> skinny;
   ElementKernels<T> element;
   DepthwiseKernels<T> depthwise;
+  WinogradKernels<T> winograd2, winograd4;  // m = 2 and 4
   PoolKernels<T> pool;
   NormKernels<T> norm;
   RowNormKernels<T> row_norm;

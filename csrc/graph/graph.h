@@ -77,6 +77,7 @@ struct Attrs {
   std::vector<Index> dims;  // of a reshape's or resize's result, or of the image that an adjoint makes
   Window window;
   Index groups = 1;
+  bool strict = false;        // a convolution: plain sums of products alone
   bool count_padding = true;  // whether an average is taken over a window's padding too
   bool accumulate = false;    // add to what `out` holds, unless a step begins: StepScalars::first
   double eps = 0, momentum = 0;

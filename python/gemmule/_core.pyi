@@ -21,6 +21,10 @@ def supported_isas() -> list[str]:
     """Those this CPU runs, best first."""
 
 def active_isa() -> str: ...
+def force_conv(path: str) -> None:
+    """For tests: "direct", "winograd" or "winograd4" wherever it can be, "" by sizes again."""
+
+def forced_conv() -> str: ...
 def set_copying(on: bool | None) -> None:
     """Test hook: False trains the parameters where they lie, never a copy in panels; True copies even small
     ones; None goes by their size."""
@@ -92,9 +96,11 @@ class Graph:
         dilation: Sequence[int],
         groups: int,
         name: str,
+        strict: bool = False,
     ) -> int:
         """x (H, W, n_in), weight (n_out, kh, kw, n_in / groups), bias (n_out,) -> (H', W', n_out). stride,
-        dilation: (height, width); padding: (top, bottom, left, right)."""
+        dilation: (height, width); padding: (top, bottom, left, right). strict: no Winograd, here and in the
+        gradients."""
     def activation(self, x: int, kind: str, slope: float, name: str) -> int: ...
     def softmax(self, x: int, name: str) -> int:
         """Over the last axis."""
@@ -115,6 +121,7 @@ class Graph:
         dilation: Sequence[int],
         groups: int,
         name: str,
+        strict: bool = False,
     ) -> int:
         """x (H, W, n_in), weight (n_in, kh, kw, n_out / groups), bias (n_out,) -> dims (H', W', n_out), the
         image that a conv2d of this window makes x's size of."""
@@ -393,7 +400,7 @@ def dropout(x: Array, out: Array, rate: float, key: int, step: int, layer: int) 
 def sum_rows(x: Array, out: Array, accumulate: bool) -> None:
     """x (rows, cols) -> out (cols,)."""
 
-# Images (N, H, W, C), filters (n_out, kh, kw, n_in / groups), all of one real type.
+# Images (N, H, W, C), filters (n_out, kh, kw, n_in / groups), all of one real type. strict: no Winograd.
 def conv2d(
     x: Array,
     weight: Array,
@@ -405,6 +412,7 @@ def conv2d(
     groups: int,
     activation: str,
     slope: float,
+    strict: bool = False,
 ) -> None: ...
 def conv2d_input_grad(
     dz: Array,
@@ -414,6 +422,7 @@ def conv2d_input_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    strict: bool = False,
 ) -> None: ...
 def conv_transpose2d(
     x: Array,
@@ -426,6 +435,7 @@ def conv_transpose2d(
     groups: int,
     activation: str,
     slope: float,
+    strict: bool = False,
 ) -> None:
     """weight (n_in, kh, kw, n_out / groups); `out` says how large the result is."""
 

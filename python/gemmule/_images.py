@@ -16,6 +16,7 @@ from . import _core
 from ._image_arrays import filled, image_shape, images_of
 from ._layout import batch_to_first, checked_layout
 from ._operands import builtin, common, require_shape
+from ._precision import strict
 from ._windows import MAX_TAPS, PaddingLike, PairLike, Window, checked_groups, pooling, window
 from .arrays import Array, Shape, real_array
 from .errors import ShapeError
@@ -50,7 +51,7 @@ def conv2d(
 
     def write(h: Array) -> None:
         where = _steps(made, images)
-        _core.conv2d(images, filters, row, h, *where, groups, act.name, act.slope)
+        _core.conv2d(images, filters, row, h, *where, groups, act.name, act.slope, strict())
 
     inputs = (images, filters) if row is None else (images, filters, row)
     return filled("conv2d", out, shape, images.dtype, first, write, *inputs)
@@ -79,7 +80,7 @@ def conv2d_backward(
     dbias = np.zeros(len(filters), filters.dtype)
     if len(images):
         where = _steps(made, images)
-        _core.conv2d_input_grad(grad, filters, dx, *where, groups)
+        _core.conv2d_input_grad(grad, filters, dx, *where, groups, strict())
         _core.conv2d_weight_grad(images, grad, dweight, *where, groups)
         _core.sum_rows(grad.reshape(-1, len(filters)), dbias, False)
     return batch_to_first(dx) if first else dx, dweight, dbias

@@ -13,6 +13,7 @@ from . import _core
 from ._image_arrays import filled, images_of
 from ._layout import batch_to_first, checked_layout
 from ._operands import builtin, common, require_shape
+from ._precision import strict
 from ._windows import PaddingLike, PairLike, Transposed, checked_groups, transposed
 from .arrays import Array, Shape
 from .errors import ShapeError
@@ -49,7 +50,8 @@ def conv_transpose2d(
     filters = np.ascontiguousarray(filters)
 
     def write(h: Array) -> None:
-        _core.conv_transpose2d(images, filters, row, h, *_steps(made, shape), groups, act.name, act.slope)
+        where = _steps(made, shape)
+        _core.conv_transpose2d(images, filters, row, h, *where, groups, act.name, act.slope, strict())
 
     inputs = (images, filters) if row is None else (images, filters, row)
     return filled(op, out, shape, images.dtype, first, write, *inputs)
@@ -78,7 +80,7 @@ def conv_transpose2d_backward(
     dx, dweight, dbias = np.zeros_like(images), np.zeros_like(filters), np.zeros(shape[3], filters.dtype)
     if len(images):
         where = _steps(made, shape)
-        _core.conv2d(grad, filters, None, dx, *where, groups, "identity", 1.0)
+        _core.conv2d(grad, filters, None, dx, *where, groups, "identity", 1.0, strict())
         _core.conv2d_weight_grad(grad, images, dweight, *where, groups)
         _core.sum_rows(grad.reshape(-1, shape[3]), dbias, False)
     return batch_to_first(dx) if first else dx, dweight, dbias

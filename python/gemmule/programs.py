@@ -100,7 +100,7 @@ class Programs:
 
     def _kept_or_made(self, network: "Network", use: str, details: Any, make: Callable[[], Made]) -> Made:
         kept = self._current(network)
-        key = (details, _core.active_isa(), numerics())
+        key = (details, _core.active_isa(), _core.forced_conv(), numerics())
         entry = kept.get(use)
         if entry is None or entry[0] != key:
             entry = kept[use] = (key, make())

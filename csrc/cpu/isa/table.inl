@@ -8,6 +8,7 @@
 #include "cpu/isa/norm.inl"
 #include "cpu/isa/pool.inl"
 #include "cpu/isa/skinny.inl"
+#include "cpu/isa/winograd.inl"
 #include "cpu/kernels.h"
 
 namespace gemmule::cpu::GEMMULE_ISA {
@@ -22,6 +23,8 @@ constexpr Kernels<T> kernels() {
           skinny_kernels<T>(),
           element_kernels<T>(),
           depthwise_kernels<T>(),
+          winograd_kernels<T, 2>(),
+          winograd_kernels<T, 4>(),
           pool_kernels<T>(),
           norm_kernels<T>(),
           row_norm_kernels<T>(),

@@ -28,6 +28,7 @@ void adjoint(Adjoints& adjoints, const Node& node, ValueId dz) {
   Attrs attrs;
   attrs.window = node.attrs.window;
   attrs.groups = node.attrs.groups;
+  attrs.strict = node.attrs.strict;
   if (adjoints.wanted(w)) {
     attrs.dims = g.info(w).dims.dims();
     adjoints.add(w, g.apply(OpKind::conv2d_weights, {dz, x}, attrs, adjoints.name(w)));
@@ -60,6 +61,7 @@ void adjoint_of_data(Adjoints& adjoints, const Node& node, ValueId dy) {
   Attrs attrs;
   attrs.window = node.attrs.window;
   attrs.groups = node.attrs.groups;
+  attrs.strict = node.attrs.strict;
   if (adjoints.wanted(x)) adjoints.add(x, g.apply(OpKind::conv2d, {dy, w}, attrs, adjoints.name(x)));
   if (adjoints.wanted(b)) adjoints.add(b, g.apply(OpKind::sum_rows, {dy}, {}, adjoints.name(b)));
   if (adjoints.wanted(w)) {

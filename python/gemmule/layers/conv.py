@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import ArrayLike
 
 from .. import activations, initializers
+from .._precision import strict
 from .._windows import PaddingLike, Pair, PairLike, Sides, checked_groups, ends, window, written
 from ..activations import ActivationFunction, ActivationLike
 from ..arrays import Shape, shown
@@ -169,6 +170,7 @@ class Conv2d(Layer):
             list(self.dilation),
             self._groups,
             name,
+            strict(),
         )
 
     def config(self) -> dict[str, Any]:

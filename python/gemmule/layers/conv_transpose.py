@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from .. import activations
+from .._precision import strict
 from .._windows import PaddingLike, Pair, PairLike, transposed, written
 from ..activations import ActivationLike
 from ..arrays import Shape, shown
@@ -118,6 +119,7 @@ class ConvTranspose2d(Conv2d):
             list(self.dilation),
             self._groups,
             name,
+            strict(),
         )
 
     def config(self) -> dict[str, Any]:

@@ -39,11 +39,12 @@ def conv(task: Conv) -> Turn:
     where = stride, padding, dilation, task.groups
     calls = ["weight_grad(x, dz, dweight, *where)"]
     if task.input_grad:
-        calls.insert(0, "input_grad(dz, weight, dx, *where)")
+        calls.insert(0, "input_grad(dz, weight, dx, *where, strict)")
     names: dict[str, Any] = {
         "input_grad": _core.conv2d_input_grad,
         "weight_grad": _core.conv2d_weight_grad,
         **{"x": x, "weight": weight, "dz": dz, "dx": dx, "dweight": dweight, "where": where},
+        "strict": gm.numerics() == "strict",
     }
     turn = repeated("; ".join(calls), **names)  # it calls them once at least
     task.check_backward(x, weight, dz, dx, dweight)

@@ -1,0 +1,126 @@
+// Which way a convolution is made: by its sizes alone, unless a test or GEMMULE_CONV says so.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include "cpu/conv.h"
+
+namespace gemmule::cpu {
+namespace {
+
+constexpr const char* names[] = {"gemm", "depthwise", "direct", "winograd", "winograd4"};
+
+const char* name_of(ConvPath path) { return names[static_cast<int>(path)]; }
+
+// GEMMULE_CONV, or the wish of a test: a path that is taken where it can be, and elsewhere the direct one.
+enum class Wish : int { unread, none, direct, winograd, winograd4 };
+std::atomic<Wish> wish{Wish::unread};
+
+Wish wish_of(const std::string& name, const char* what) {
+  if (name.empty()) return Wish::none;
+  for (ConvPath path : {ConvPath::direct, ConvPath::winograd, ConvPath::winograd4})
+    if (name == name_of(path))
+      return static_cast<Wish>(static_cast<int>(path) - static_cast<int>(ConvPath::direct) +
+                               static_cast<int>(Wish::direct));
+  fail(ErrorKind::value, what, " is '", name, "'; known are direct, winograd, winograd4");
+}
+
+Wish wished() {
+  Wish now = wish.load(std::memory_order_relaxed);
+  if (now != Wish::unread) return now;
+  const char* name = std::getenv("GEMMULE_CONV");
+  now = wish_of(name ? name : "", "GEMMULE_CONV");
+  wish.store(now, std::memory_order_relaxed);
+  return now;
+}
+
+// 3 x 3 windows that move by one pixel over all channels.
+bool fits_winograd(const ConvSizes& s) {
+  const auto fits = [](const WindowAxis& a) { return a.kernel == 3 && a.stride == 1 && a.dilation == 1; };
+  return s.groups == 1 && fits(s.window.y) && fits(s.window.x);
+}
+
+// What a convolution makes: images of so many pixels, from `channels` to `filters`.
+struct Made {
+  Index images, height, width, channels, filters;
+};
+
+// What else takes time, in multiplications, of which a core does 16 a cycle with AVX2: instructions, and for
+// the larger half misses of the cache. From times on Zen 3, 16 to 512 channels, 1 to 128 images;
+// docs/kernels.md.
+struct Transforms {
+  double pixels;   // a tile's of one channel, and as much for its outputs of one filter
+  double filters;  // of one channel
+};
+constexpr Transforms transforms2{300, 400}, transforms4{560, 850};
+constexpr double packing = 400;  // the direct path's, of one channel of a filter
+// Elements of transformed filters that L3 does not hold, and what each of those costs that go to memory and
+// back.
+constexpr double many_filters = 3 * 1024 * 1024, filter_from_memory = 100;
+
+double cost_of_direct(const Made& m) {
+  const double pixels = double(m.images) * double(m.height) * double(m.width);
+  return (9 * pixels + packing) * double(m.channels) * double(m.filters);
+}
+double cost_of_winograd(const Made& m, Index outputs, const Transforms& t) {
+  const auto pieces = [&](Index size) { return double((size + outputs - 1) / outputs); };
+  const double tiles = double(m.images) * pieces(m.height) * pieces(m.width);
+  const double components = double((outputs + 2) * (outputs + 2)),
+               pairs = double(m.channels) * double(m.filters);
+  const bool many = components * pairs > many_filters;
+  return tiles * (components * pairs + t.pixels * double(m.channels + m.filters)) +
+         pairs * (t.filters + (many ? components * filter_from_memory : 0));
+}
+
+// Winograd's where it should take less than 1 / 1.3 of the direct path's time: what follows is an estimate,
+// and plain sums have the smaller errors.
+ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
+  if (!fits_winograd(s) || s.strict) return ConvPath::direct;
+  switch (wished()) {
+    case Wish::direct:
+      return ConvPath::direct;
+    case Wish::winograd:
+      return ConvPath::winograd;
+    case Wish::winograd4:
+      return ConvPath::winograd4;
+    default:
+      break;
+  }
+  const double direct = cost_of_direct(made);
+  const double by2 = cost_of_winograd(made, 2, transforms2), by4 = cost_of_winograd(made, 4, transforms4);
+  if (1.3 * std::min(by2, by4) > direct) return ConvPath::direct;
+  return by4 < by2 ? ConvPath::winograd4 : ConvPath::winograd;
+}
+
+}  // namespace
+
+ConvPath forward_path(const ConvSizes& s) {
+  if (is_gemm(s)) return ConvPath::gemm;
+  if (is_depthwise(s)) return ConvPath::depthwise;
+  return winograd_or_direct(s, {s.images, s.out_height(), s.out_width(), s.channels, s.filters});
+}
+
+ConvPath data_path(const ConvSizes& s) {
+  if (is_gemm(s)) return ConvPath::gemm;
+  if (is_depthwise(s)) return ConvPath::depthwise;
+  return winograd_or_direct(s, {s.images, s.height, s.width, s.filters, s.channels});
+}
+
+ConvPath weights_path(const ConvSizes& s) {
+  return is_gemm(s) ? ConvPath::gemm : is_depthwise(s) ? ConvPath::depthwise : ConvPath::direct;
+}
+
+const char* describe(ConvPath path) { return name_of(path); }
+
+void force_conv(const std::string& name) {
+  wish.store(wish_of(name, "conv path"), std::memory_order_relaxed);
+}
+
+std::string forced_conv() {
+  const Wish now = wished();
+  if (now == Wish::none) return "";
+  return name_of(static_cast<ConvPath>(static_cast<int>(now) - static_cast<int>(Wish::direct) +
+                                       static_cast<int>(ConvPath::direct)));
+}
+
+}  // namespace gemmule::cpu
