@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 import gemmule as gm
 
+# As plain sums; test_winograd.py has the bound of Winograd's.
+pytestmark = pytest.mark.usefixtures("direct_convolutions")
+
 Array = NDArray[Any]
 NAMES = ("y", "dx", "dweight", "dbias")
 

@@ -200,7 +200,7 @@ NETWORKS = {
         ),
         batch=64,
         samples=1_920,
-        lr=0.02,
+        lr=0.002,
     ),
     # LeCun et al. 1998, with ReLU and max-pooling as it is built today; 100 updates.
     "lenet-5": Network(
@@ -217,7 +217,7 @@ NETWORKS = {
         ),
         batch=64,
         samples=6_400,
-        lr=0.02,
+        lr=0.002,
     ),
     # He et al. 2016, the form for CIFAR, with convolutions as shortcuts; 4 updates, 242 MFLOP an image.
     "resnet-20": Network(
@@ -225,7 +225,7 @@ NETWORKS = {
         (_convolution(16, 3), *_stage(16, 3, 1), *_stage(32, 3, 2), *_stage(64, 3, 2), Mean(), _CLASSES),
         batch=128,
         samples=512,
-        lr=0.02,
+        lr=0.002,
     ),
     # 3 updates.
     "resnet-18": Network(
@@ -242,6 +242,6 @@ NETWORKS = {
         ),
         batch=32,
         samples=96,
-        lr=0.02,
+        lr=0.002,
     ),
 }
