@@ -27,6 +27,7 @@ from gemmule.bench.networks import (
     Weights,
     shapes,
 )
+from gemmule.bench.norm_tasks import Norm
 from gemmule.bench.outcome import OURS, OURS_STRICT, Case, Outcome
 from gemmule.bench.report import in_unit
 from gemmule.bench.results import Results
@@ -44,14 +45,15 @@ CONVS = [
     (2, 16, 9, 32, 1, 1, 0, 1),
     (2, 8, 9, 12, 3, 1, 1, 4),
 ]
+NORMS = [("batch", 3, 5, 6), ("batch", 2, 1, 40), ("layer", 7, 1, 12)]
 TRAINING = TrainCnn("lenet-5", 192, 64, 1, 0.02, 1)
 INFERENCE = InferCnn("lenet-5", 8, 1)
 RESIDUAL = TrainCnn("resnet-20", 16, 16, 1, 0.02, 1), InferCnn("resnet-20", 4, 1)
 
 # The package that a contender needs, its module, and what it does.
 PEERS = [
-    ("torch", "torch_nhwc", ("conv", "pool", "train_cnn", "infer_cnn")),
-    ("torch", "torch_nchw", ("conv", "pool", "train_cnn", "infer_cnn")),
+    ("torch", "torch_nhwc", ("conv", "pool", "norm", "train_cnn", "infer_cnn")),
+    ("torch", "torch_nchw", ("conv", "pool", "norm", "train_cnn", "infer_cnn")),
     ("torch", "torch_compiled_nhwc", ("train_cnn", "infer_cnn")),
     ("torch", "torch_compiled_nchw", ("train_cnn", "infer_cnn")),
     ("jax", "jax_cnn", ("train_cnn", "infer_cnn")),
@@ -208,6 +210,30 @@ def test_right_pools_pass_and_wrong_ones_are_found(mode: str) -> None:
             task.check_backward(x, dy, wrong)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_right_norms_pass_and_wrong_ones_are_found(norm: tuple[str, int, int, int]) -> None:
+    task = Norm(*norm, True, 1)
+    x, weight, bias, dy = task.operands()
+    axes = tuple(range(x.ndim - 1)) if task.mode == "batch" else (-1,)
+    centred = x.astype(np.float64) - x.mean(axes, keepdims=True, dtype=np.float64)
+    deviation = np.sqrt((centred**2).mean(axes, keepdims=True) + 1e-5)
+    normal = centred / deviation
+    slope = dy * weight - (dy * weight).mean(axes, keepdims=True)
+    dx = (slope - normal * (dy * weight * normal).mean(axes, keepdims=True)) / deviation
+    outer = tuple(range(x.ndim - 1))
+    y, dweight, dbias = normal * weight + bias, (dy * normal).sum(outer), dy.sum(outer)
+    task.check_forward(x, weight, bias, y)
+    task.check_backward(x, weight, dy, dx, dweight, dbias)
+    for wrong in (y + 1e-4, np.full_like(y, np.nan), y[:-1]):
+        with pytest.raises(ArithmeticError, match="Y"):
+            task.check_forward(x, weight, bias, wrong)
+    for at, name in enumerate(("dX", "dweight", "dbias")):
+        results = [dx, dweight, dbias]
+        results[at] = results[at] + 1e-2
+        with pytest.raises(ArithmeticError, match=name):
+            task.check_backward(x, weight, dy, *results)
+
+
 def applied(layers: Any, h: Array, weights: Iterator[Weights], bias: bool, relu: bool) -> Array:
     """The outputs of layers of the table, in float32; without biases or activations where so asked."""
     for layer, before, after in shapes(layers, h.shape[1:]):
@@ -281,6 +307,8 @@ def test_peers_compute_the_same_layers(package: str, module: str, kinds: tuple[s
             assert found.conv(Conv(*shape, backward, 1))(1e-4)["best"] > 0  # it checks its results
         for mode in ("max", "avg"):
             assert found.pool(Pool(mode, 2, 3, 6, 2, backward, 1))(1e-4)["best"] > 0
+        for norm in NORMS if "norm" in kinds else ():
+            assert found.norm(Norm(*norm, backward, 1))(1e-4)["best"] > 0
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -293,6 +321,9 @@ def test_our_layers_are_checked_too(module: str, backward: bool) -> None:
     for mode in ("max", "avg") if module == "ours_images" else ():
         pooling = Pool(mode, 2, 3, 6, 2, backward, 1)
         assert not played(pooling, module).skipped
+    for norm in NORMS if module == "ours_images" else ():
+        found = played(Norm(*norm, backward, 1), module)
+        assert not found.skipped, found.skipped
 
 
 @pytest.mark.slow
@@ -366,7 +397,7 @@ def test_the_command_measures_layers(tmp_path: Path, capsys: pytest.CaptureFixtu
     for text in ("conv forward, 1 thread: 64: 28x28x1-32, 3x3", "depthwise", "pool forward", "GFLOP/s"):
         assert text in out
     assert picture.read_bytes()[:4] == b"\x89PNG"
-    assert len(Results.read(path).outcomes) == 4
+    assert len(Results.read(path).outcomes) == 5
     assert cli.main(["bench", "show", str(path)]) == 0
 
 
@@ -390,7 +421,7 @@ def test_the_command_measures_networks(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["layers", "--set", "conv,norm"], "'norm'.*conv, pool"),
+        (["layers", "--set", "conv,dense"], "'dense'.*conv, pool, norm"),
         (["layers", "--direction", "sideways"], "'sideways'.*forward, backward"),
         (["cnn", "--network", "vgg"], "'vgg'.*mnist-cnn, lenet-5"),
         (["cnn", "--set", "dreaming"], "'dreaming'.*training, inference"),

@@ -44,6 +44,23 @@ void pack_filters(const GemmKernels<T>& k, const Team& team, const ConvForward<T
   }
 }
 
+// With windows of one pixel, rows that lie one behind the other are one longer row, whose tiles have no rests
+// at the ends of image rows: as many as a member has in its L2 with their results.
+template <class Call>
+Call with_long_rows(Call call) {
+  constexpr Index most_bytes = 256 * 1024;
+  ConvSizes& s = call.sizes;
+  if (!is_gemm(s)) return call;
+  const Index row = s.width * (s.channels + s.filters) * static_cast<Index>(sizeof(*call.weight));
+  for (Index rows = s.height; rows > 1; --rows)
+    if (s.height % rows == 0 && rows * row <= most_bytes) {
+      s.width *= rows;
+      s.height /= rows;
+      break;
+    }
+  return call;
+}
+
 // The epilogue of a product has no scale and no residual.
 template <class T>
 ConvPath path_of(const ConvForward<T>& call) {
@@ -274,9 +291,10 @@ const char* conv_path(const ConvData<T>& call) {
 }
 
 template <class T>
-Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
-  const ConvPath path = path_of(call);
-  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
+Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& given) {
+  const ConvPath path = path_of(given);
+  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(given));
+  const ConvForward<T> call = with_long_rows(given);
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
   const Index direct =
@@ -285,9 +303,10 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& call) {
 }
 
 template <class T>
-void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& call, void* workspace) {
-  const ConvPath path = path_of(call);
-  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& given, void* workspace) {
+  const ConvPath path = path_of(given);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(given), workspace);
+  const ConvForward<T> call = with_long_rows(given);
   if (is_winograd(path)) return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));
@@ -300,9 +319,10 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvForward<T>& cal
 }
 
 template <class T>
-Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
-  const ConvPath path = path_of(call);
-  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
+Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& given) {
+  const ConvPath path = path_of(given);
+  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(given));
+  const ConvData<T> call = with_long_rows(given);
   const ConvSizes& s = call.sizes;
   const Index filters =
       filters_size(kernels.gemm, s.groups, s.window.taps() * s.group_filters(), s.group_channels());
@@ -315,9 +335,10 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& call) {
 }
 
 template <class T>
-void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call, void* workspace) {
-  const ConvPath path = path_of(call);
-  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+void conv(const Kernels<T>& kernels, const Team& team, const ConvData<T>& given, void* workspace) {
+  const ConvPath path = path_of(given);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(given), workspace);
+  const ConvData<T> call = with_long_rows(given);
   if (is_winograd(path)) return winograd(kernels, team, as_winograd(call, path), static_cast<T*>(workspace));
   const ConvSizes& s = call.sizes;
   T* const panels = static_cast<T*>(team.common(workspace));

@@ -92,16 +92,24 @@ ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
   return by4 < by2 ? ConvPath::winograd4 : ConvPath::winograd;
 }
 
+// 1 x 1: many pixels of few channels are read where they lie, `terms` of each. A product would pack them,
+// which pays where they are read again for further terms; of few pixels it shares out columns too.
+ConvPath product_or_direct(const ConvSizes& s, Index terms) {
+  constexpr Index one_pass = 384, many_pixels = 4096;
+  return terms <= one_pass && s.images * s.height * s.width >= many_pixels ? ConvPath::direct
+                                                                           : ConvPath::gemm;
+}
+
 }  // namespace
 
 ConvPath forward_path(const ConvSizes& s) {
-  if (is_gemm(s)) return ConvPath::gemm;
+  if (is_gemm(s)) return product_or_direct(s, s.channels);
   if (is_depthwise(s)) return ConvPath::depthwise;
   return winograd_or_direct(s, {s.images, s.out_height(), s.out_width(), s.channels, s.filters});
 }
 
 ConvPath data_path(const ConvSizes& s) {
-  if (is_gemm(s)) return ConvPath::gemm;
+  if (is_gemm(s)) return product_or_direct(s, s.filters);
   if (is_depthwise(s)) return ConvPath::depthwise;
   return winograd_or_direct(s, {s.images, s.height, s.width, s.filters, s.channels});
 }

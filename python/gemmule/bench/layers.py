@@ -1,10 +1,12 @@
-"""Single layers on images: convolutions and pools of the networks in use, forward and backward."""
+"""Single layers on images: convolutions, pools and normalizations of the networks in use, forward and
+backward."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .harness import Contender
 from .layer_tasks import Conv, Pool
+from .norm_tasks import Norm
 from .outcome import OURS, OURS_STRICT, Case, Statistic, count_threads
 from .tasks import Task
 
@@ -48,6 +50,13 @@ _QUICK = (0, 3, 10)  # few input channels, many, depthwise
 
 _POOLED = (64, 64, 24, 2)  # batch, channels, size, kernel
 
+_NORMS = (  # mode, batch, size, channels
+    ("batch", 128, 32, 16),  # of ResNet-20, ResNet-18 and a transformer
+    ("batch", 128, 16, 32),
+    ("batch", 32, 56, 64),
+    ("layer", 1024, 1, 768),
+)
+
 
 def contenders(peer_python: str) -> list[Contender]:
     """gemmule in this interpreter, the peers in theirs."""
@@ -64,7 +73,7 @@ def cases(
     names: Sequence[str], directions: Sequence[str], threads: Iterable[int], statistic: Statistic, quick: bool
 ) -> list[Case]:
     """Of each of LAYER_SETS, per number of threads and of DIRECTIONS."""
-    make = {"conv": _convs, "pool": _pools}
+    make = {"conv": _convs, "pool": _pools, "norm": _norms}
     return [
         Case(f"{name} {direction}, {count_threads(count)}", label, task, statistic, f"{name} {direction}")
         for count in threads
@@ -86,6 +95,14 @@ def _pools(backward: bool, threads: int, quick: bool) -> list[tuple[str, Task]]:
     return [
         (f"{mode} {label}", Pool(mode, batch, channels, size, kernel, backward, threads)) for mode in modes
     ]
+
+
+def _norms(backward: bool, threads: int, quick: bool) -> list[tuple[str, Task]]:
+    made: list[tuple[str, Task]] = []
+    for mode, batch, size, channels in _NORMS[:1] if quick else _NORMS:
+        shape = f"{batch}: {size}x{size}x{channels}" if mode == "batch" else f"{batch}x{channels}"
+        made.append((f"{mode} {shape}", Norm(mode, batch, size, channels, backward, threads)))
+    return made
 
 
 def _is_forward(task: Task) -> bool:

@@ -48,6 +48,7 @@ _LAYERS = """\
 Time single layers on images, each library in its own process, taking turns. The sets:
   conv   twelve convolutions of networks in use, 1x1 to 7x7, stride 2, depthwise
   pool   the largest and the mean of 2x2 pixels
+  norm   normalization of batches of images and of rows, as in training
 Backward is the gradients of data and weights; of weights alone where images have 1 or 3 channels."""
 
 _LAYERS_EXAMPLES = """\
@@ -131,7 +132,7 @@ def _add_gemm(commands: "Commands", common: argparse.ArgumentParser) -> None:
 
 def _add_layers(commands: "Commands", common: argparse.ArgumentParser) -> None:
     layers = commands.add_parser(
-        "layers", parents=[common], help="convolutions and pools, in GFLOP/s",
+        "layers", parents=[common], help="convolutions, pools and normalizations, in GFLOP/s",
         description=_LAYERS, epilog=_LAYERS_EXAMPLES,
     )  # fmt: skip
     layers.set_defaults(benchmark="layers")
@@ -143,7 +144,7 @@ def _add_layers(commands: "Commands", common: argparse.ArgumentParser) -> None:
         "--direction", type=_among(DIRECTIONS), dest="directions", metavar="NAME,NAME",
         help=f"of {', '.join(DIRECTIONS)} (default: both)",
     )  # fmt: skip
-    layers.add_argument("--quick", action="store_true", help="four layers, fewer rounds, for a first look")
+    layers.add_argument("--quick", action="store_true", help="five layers, fewer rounds, for a first look")
     _add_threads(layers, "all cores")
     _add_turns(layers, "5; 2 with --quick", 0.1)
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from .cnn_tasks import InferCnn, TrainCnn
 from .layer_tasks import Conv, Pool
+from .norm_tasks import Norm
 
 Array = NDArray[Any]
 
 TRAINING_SETS = ("mnist", "small", "wide", "inference")
-LAYER_SETS = ("conv", "pool")
+LAYER_SETS = ("conv", "pool", "norm")
 DIRECTIONS = ("forward", "backward")
 CNN_SETS = ("training", "inference")
 OPTIMIZERS = ("sgd", "momentum", "adam")
@@ -191,7 +192,7 @@ class Infer:
             raise ArithmeticError(f"outputs are off by up to {error.max():.3g}, above {bound.min():.3g}")
 
 
-Task = Gemm | Train | Infer | Conv | Pool | TrainCnn | InferCnn
+Task = Gemm | Train | Infer | Conv | Pool | Norm | TrainCnn | InferCnn
 NetworkTask = Train | Infer
 
 

@@ -17,4 +17,4 @@ def _ceiling(task: Task) -> CeilingTurn:
     return play
 
 
-gemm = train = infer = conv = pool = train_cnn = infer_cnn = _ceiling
+gemm = train = infer = conv = pool = norm = train_cnn = infer_cnn = _ceiling

@@ -12,9 +12,10 @@ from ..cnn_tasks import CnnTask, InferCnn, TrainCnn
 from ..layer_tasks import Conv, Pool
 from ..networks import Convolution, Flatten, Layer, MaxPooling, Mean, Residual, Shape, shapes
 from ..sample import Turn, repeated, timed
-from . import ours
+from . import ours, ours_norms
 
 version = ours.version
+norm = ours_norms.norm
 
 
 def conv(task: Conv) -> Turn:

@@ -23,6 +23,12 @@ def arranged(array: Array, layout: str) -> Any:
     return tensor if layout == "NHWC" else tensor.contiguous()
 
 
+def from_images(tensor: Any) -> Array:
+    """Channels-last again."""
+    array: Array = tensor.permute(0, 2, 3, 1).numpy()
+    return array
+
+
 def _played(task: Conv | Pool, make: Any) -> Turn:
     torch.set_num_threads(task.threads)
     turn: Turn = torch_eager.within(torch.no_grad, make)
@@ -36,13 +42,13 @@ def _conv(task: Conv, layout: str) -> Turn:
     if not task.backward:
         run = torch.nn.functional.conv2d
         options = None, task.stride, task.padding, 1, task.groups
-        task.check_forward(*arrays[:2], _back(run(x, weight, *options)))
+        task.check_forward(*arrays[:2], from_images(run(x, weight, *options)))
         return repeated("run(x, weight, *options)", run=run, x=x, weight=weight, options=options)
     run = torch.ops.aten.convolution_backward.default
     stride, padding, mask = [task.stride] * 2, [task.padding] * 2, [task.input_grad, True, False]
     options = None, stride, padding, [1, 1], False, [0, 0], task.groups, mask
     dx, dweight, _ = run(dz, x, weight, *options)
-    task.check_backward(*arrays, _back(dx) if task.input_grad else None, _back(dweight))
+    task.check_backward(*arrays, from_images(dx) if task.input_grad else None, from_images(dweight))
     return repeated("run(dz, x, weight, *options)", run=run, dz=dz, x=x, weight=weight, options=options)
 
 
@@ -62,13 +68,7 @@ def _pool(task: Pool, layout: str) -> Turn:
         y = forward(x, *options)
         backward, behind = aten.avg_pool2d_backward.default, options
     if not task.backward:
-        task.check_forward(arrays[0], _back(y))
+        task.check_forward(arrays[0], from_images(y))
         return repeated("run(x, *options)", run=forward, x=x, options=options)
-    task.check_backward(*arrays, _back(backward(dy, x, *behind)))
+    task.check_backward(*arrays, from_images(backward(dy, x, *behind)))
     return repeated("run(dy, x, *options)", run=backward, dy=dy, x=x, options=behind)
-
-
-def _back(tensor: Any) -> Array:
-    """Channels-last."""
-    array: Array = tensor.permute(0, 2, 3, 1).numpy()
-    return array
