@@ -114,8 +114,11 @@ ConvPath data_path(const ConvSizes& s) {
   return winograd_or_direct(s, {s.images, s.height, s.width, s.filters, s.channels});
 }
 
+// Of 1 x 1 filters as of others: few sums are made by parts of the images, which a product does not cut.
 ConvPath weights_path(const ConvSizes& s) {
-  return is_gemm(s) ? ConvPath::gemm : is_depthwise(s) ? ConvPath::depthwise : ConvPath::direct;
+  constexpr Index few_sums = 32 * 1024;
+  if (is_gemm(s) && s.filters * s.channels > few_sums) return ConvPath::gemm;
+  return is_depthwise(s) ? ConvPath::depthwise : ConvPath::direct;
 }
 
 const char* describe(ConvPath path) { return name_of(path); }

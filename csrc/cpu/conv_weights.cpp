@@ -259,14 +259,14 @@ const char* conv_path(const ConvWeights<T>& call) {
 
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call) {
-  if (is_gemm(call.sizes)) return gemm_workspace(kernels, as_gemm(call));
+  if (weights_path(call.sizes) == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
   return checked_mul(WeightGradient<T>::workspace_size(kernels.gemm, call.sizes),
                      static_cast<Index>(sizeof(T)));
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, void* workspace) {
-  if (is_gemm(call.sizes)) return gemm(kernels, team, as_gemm(call), workspace);
+  if (weights_path(call.sizes) == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
   const GemmKernels<T>& k = kernels.gemm;
   const Index depth = s.depth(), filters = s.group_filters(), group = panel_elements(k, depth, filters);
