@@ -148,7 +148,7 @@ def test_the_sets_have_the_cases_that_were_promised() -> None:
         ),
     }
     cases = layers.cases(LAYER_SETS, DIRECTIONS, [2], "best", quick=False)
-    assert len({case.name for case in cases}) == len(cases) == 2 * 12 + 2 * 2
+    assert len({case.name for case in cases}) == len(cases) == 2 * (12 + 2 + 4)
     for backward in (False, True):
         tasks = [c.task for c in cases if isinstance(c.task, Conv) and c.task.backward == backward]
         assert {(t.batch, t.channels, t.size, t.filters, t.kernel, t.stride) for t in tasks} == promised

@@ -130,7 +130,7 @@ class Trainer::Loop {
       crowding_.begin_slice();
       // Nothing is allocated while a team runs: room for some epochs here, and a new slice once it is used
       // up.
-      result_.means.reserve(result_.means.size() + 1024 * tally_.means());
+      if (!has_room()) result_.means.reserve(result_.means.size() + 1024 * tally_.means());
       run_team(crowding_.members(), [&](const Team& team) { slice(team); });
     }
   }
@@ -177,10 +177,12 @@ class Trainer::Loop {
       std::copy(tally_.sums.begin(), tally_.sums.end(), result_.position.sums.begin());
     }
     if (number == 0) end_epoch();
-    const bool full = result_.means.capacity() - result_.means.size() < tally_.means();
-    over_ = crowding_.ends_slice(team.asleep()) || full || complete();
+    over_ = crowding_.ends_slice(team.asleep()) || !has_room() || complete();
     if (number == 0 && !over_) begin_epoch(epoch);
   }
+
+  // For the means of one epoch more.
+  bool has_room() const { return result_.means.capacity() - result_.means.size() >= tally_.means(); }
 
   void begin_epoch(Index epoch) {
     if (epoch == 0 && !call_.begin.sums.empty())
