@@ -269,13 +269,14 @@ void clear(const Kernels<T>& kernels, const Team& team, const ConvData<T>& call,
 }
 
 // In bytes, of the elements that the direct path needs and, where so many images go Winograd's way, both of
-// his: fewer images may go another.
+// his, or of a product: fewer images may go another way.
 template <class T, class Call>
 Index bytes_of_largest(const Kernels<T>& kernels, const Call& call, ConvPath path, Index elements) {
   if (is_winograd(path))
     for (ConvPath way : {ConvPath::winograd, ConvPath::winograd4})
       elements = std::max(elements, winograd_workspace(kernels, as_winograd(call, way)));
-  return checked_mul(elements, static_cast<Index>(sizeof(T)));
+  const Index bytes = checked_mul(elements, static_cast<Index>(sizeof(T)));
+  return is_gemm(call.sizes) ? std::max(bytes, gemm_workspace(kernels, as_gemm(call))) : bytes;
 }
 
 }  // namespace
