@@ -61,6 +61,29 @@ def test_threads_do_not_change_a_bit(isa: str, dtype: str) -> None:
     assert len(results) == 1
 
 
+def test_a_smaller_last_batch_of_1x1_convolutions(isa: str) -> None:
+    """A batch of 4096 pixels reads them where they lie, and one of fewer goes as a product, which packs them:
+    memory is there for both ways."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 32, 32, 40), dtype=np.float32)
+    y = rng.standard_normal((5, 32, 32, 24), dtype=np.float32)
+
+    def train(*batches: int) -> gm.Network:
+        net = gm.Network([gm.Conv2d(40, 48, 1, "relu"), gm.Conv2d(48, 24, 1)], input_shape=(32, 32, 40), rng=0)
+        start = 0
+        for size in batches:
+            rows = slice(start, start + size)
+            net.fit(x[rows], y[rows], loss="mse", optimizer=gm.SGD(0.1), epochs=1, batch_size=4, shuffle=False)
+            start += size
+        return net
+
+    whole, parts = train(5), train(4, 1)
+    for one, two in zip(whole.parameters(), parts.parameters(), strict=True):
+        # Sums of 1024 terms and more in another order, where the batch chooses another way.
+        np.testing.assert_allclose(one, two, rtol=0, atol=32 * np.finfo(np.float32).eps)
+    np.testing.assert_array_equal(whole.predict(x)[4], whole.predict(x[4:])[0])
+
+
 def test_fit_of_bytes_is_that_of_numbers() -> None:
     X, y = digits()
     pixels = np.rint(X * 16).astype(np.uint8)
