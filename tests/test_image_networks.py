@@ -69,11 +69,15 @@ def test_a_smaller_last_batch_of_1x1_convolutions(isa: str) -> None:
     y = rng.standard_normal((5, 32, 32, 24), dtype=np.float32)
 
     def train(*batches: int) -> gm.Network:
-        net = gm.Network([gm.Conv2d(40, 48, 1, "relu"), gm.Conv2d(48, 24, 1)], input_shape=(32, 32, 40), rng=0)
+        net = gm.Network(
+            [gm.Conv2d(40, 48, 1, "relu"), gm.Conv2d(48, 24, 1)], input_shape=(32, 32, 40), rng=0
+        )
         start = 0
         for size in batches:
             rows = slice(start, start + size)
-            net.fit(x[rows], y[rows], loss="mse", optimizer=gm.SGD(0.1), epochs=1, batch_size=4, shuffle=False)
+            net.fit(
+                x[rows], y[rows], loss="mse", optimizer=gm.SGD(0.1), epochs=1, batch_size=4, shuffle=False
+            )
             start += size
         return net
 
