@@ -33,6 +33,7 @@ CASES = [
             ((1, 4, 4, 400), 8, 0),  # more than a block of the depth
             ((5, 10, 11, 32), 48, 1),
             ((1, 2, 2, 6), 5, 4),  # padding alone, at the border
+            ((3, 23, 25, 3), 70, 1),  # more tiles than a block has, two chunks of filters
         ]
     )
 ]
@@ -58,18 +59,24 @@ def drawn(case: Convolution, dtype: type) -> tuple[Array, ...]:
 
 def computed(
     case: Convolution, x: Array, weight: Array, bias: Array | None, dz: Array
-) -> tuple[Array, Array]:
-    """z and dx."""
+) -> tuple[Array, Array, Array]:
+    """z, dx and dW."""
     options = {"padding": case.padding}
-    return gm.ops.conv2d(x, weight, bias, **options), gm.ops.conv2d_backward(dz, x, weight, **options)[0]
+    return gm.ops.conv2d(x, weight, bias, **options), *gm.ops.conv2d_backward(dz, x, weight, **options)[:2]
 
 
 @cache
-def wanted(case: Convolution, dtype: type) -> tuple[Array, Array]:
-    x, weight, bias, dz = drawn(case, dtype)
+def wanted(case: Convolution, dtype: type) -> tuple[Array, Array, Array]:
+    return reference(case, *drawn(case, dtype))
+
+
+def reference(
+    case: Convolution, x: Array, weight: Array, bias: Array, dz: Array
+) -> tuple[Array, Array, Array]:
     return (
         image_reference.conv2d(x, weight, bias, case.window),
         image_reference.conv2d_input_grad(dz, weight, x.shape, case.window, 1),
+        image_reference.conv2d_weight_grad(dz, x, weight.shape, case.window, 1),
     )
 
 
@@ -82,8 +89,8 @@ def backwards(case: Convolution) -> tuple[int, int, int, int]:
 
 
 @cache
-def sizes(case: Convolution, dtype: type, m: int) -> tuple[Array, Array]:
-    """S of z and dx: the algorithm on sizes."""
+def sizes(case: Convolution, dtype: type, m: int) -> tuple[Array, Array, Array]:
+    """S of z, dx and dW: the algorithm on sizes."""
     x, weight, bias, dz = drawn(case, dtype)
     top, bottom, left, right = backwards(case)
     crop = [max(-side, 0) for side in (top, bottom, left, right)]
@@ -92,7 +99,13 @@ def sizes(case: Convolution, dtype: type, m: int) -> tuple[Array, Array]:
     return (
         winograd_reference.conv2d(m, x, weight, case.window.padding, sizes=True) + abs(bias),
         winograd_reference.conv2d(m, inner, winograd_reference.turned(weight), padding, sizes=True),
+        winograd_reference.conv2d_weight_grad(m, x, dz, case.window.padding, sizes=True),
     )
+
+
+def tiles_of(case: Convolution, m: int) -> int:
+    rows, cols = case.window.places(case.shape[1:3])
+    return case.shape[0] * -(-rows // m) * -(-cols // m)
 
 
 # -- correctness ---------------------------------------------------------------------------------------------
@@ -102,22 +115,27 @@ def sizes(case: Convolution, dtype: type, m: int) -> tuple[Array, Array]:
 def test_the_algorithm(m: int) -> None:
     """The matrices of the bound are those of a convolution."""
     for case in CASES:
-        x, weight, bias, _ = drawn(case, np.float64)
+        x, weight, bias, dz = drawn(case, np.float64)
+        z, _, dweight = wanted(case, np.float64)
         got = winograd_reference.conv2d(m, x, weight, case.window.padding) + bias
-        np.testing.assert_allclose(got, wanted(case, np.float64)[0], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(got, z, rtol=0, atol=1e-11)
+        got = winograd_reference.conv2d_weight_grad(m, x, dz, case.window.padding)
+        np.testing.assert_allclose(got, dweight, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_against_the_reference(isa: str, dtype: type, path: str) -> None:
     """|error| <= (terms + 32) u S, u = eps / 2: a sum has `terms` products, and what it is made of is rounded
     at most 4 times an axis in x and in W (coefficients, products, sums), 5 in the output, and with the bias.
-    float64 results have a reference that errs too, by less."""
+    A sum of dW has a product of every tile and is made in blocks and parts, at most `tiles` + 2 additions one
+    behind the other; 4 roundings an axis in x, 3 in dz, 5 in dW. float64 results have a reference that errs
+    too, by less."""
     for case in CASES:
         results = zip(
             computed(case, *drawn(case, dtype)),
             wanted(case, dtype),
             sizes(case, dtype, PATHS[path]),
-            (case.shape[3], case.filters[0]),
+            (case.shape[3], case.filters[0], tiles_of(case, PATHS[path])),
             strict=True,
         )
         for got, want, size, terms in results:
@@ -127,15 +145,20 @@ def test_against_the_reference(isa: str, dtype: type, path: str) -> None:
 
 
 def test_errors_beside_those_of_plain_sums(isa: str, path: str, force_conv: Callable[[str], None]) -> None:
-    """Root mean squares over 18,432 outputs of 64 normal channels. Simulated, tiles of 4 x 4 have 1.9 times
-    the error of plain sums, those of 2 x 2 about as much."""
+    """Root mean squares over 18,432 outputs of 64 normal channels, and over dW. Tiles of 4 x 4 have 1.9
+    times the error of plain sums, of dW 2.5 times, those of 2 x 2 about as much."""
     case = Convolution((2, 12, 12, 64), (64, 3, 3, 64), (1, 1), (1, 1), 1, 1, 50)
     arrays = drawn(case, np.float32)
-    want = image_reference.conv2d(*arrays[:3], case.window)
-    errors = [np.sqrt(np.mean((computed(case, *arrays)[0] - want) ** 2))]
+    want = wanted(case, np.float32)
+
+    def errors() -> list[float]:
+        pairs = zip(computed(case, *arrays), want, strict=True)
+        return [float(np.sqrt(np.mean((got - exact) ** 2))) for got, exact in pairs]
+
+    here = errors()
     force_conv("direct")
-    errors.append(np.sqrt(np.mean((computed(case, *arrays)[0] - want) ** 2)))
-    assert errors[0] < (2 if path == "winograd" else 4) * errors[1]
+    for got, plain in zip(here, errors(), strict=True):
+        assert got < (2 if path == "winograd" else 4) * plain
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -145,10 +168,9 @@ def test_exact_on_integers(isa: str, dtype: type, force_conv: Callable[[str], No
     force_conv("winograd")
     for case in CASES:
         x, weight, bias, dz = case.draw(lambda rng, shape: rng.integers(-4, 5, shape).astype(np.float64))
-        z, dx = computed(case, *(array.astype(dtype) for array in (x, weight, bias, dz)))
-        np.testing.assert_array_equal(z, image_reference.conv2d(x, weight, bias, case.window))
-        want = image_reference.conv2d_input_grad(dz, weight, x.shape, case.window, 1)
-        np.testing.assert_array_equal(dx, want)
+        got = computed(case, *(array.astype(dtype) for array in (x, weight, bias, dz)))
+        for array, want in zip(got, reference(case, x, weight, bias, dz), strict=True):
+            np.testing.assert_array_equal(array, want)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "gelu"])
@@ -166,6 +188,19 @@ def test_networks(isa: str, path: str, activation: str, force_conv: Callable[[st
         gradients.append([z, dx, *(p.grad.copy() for _, p in network.named_parameters())])
     for got, want in zip(*gradients, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-11)
+
+
+def test_gradients_add_up(isa: str, path: str) -> None:
+    """A second backward pass adds to the first's gradients: whole numbers, in float64 to the last bits."""
+    rng = np.random.default_rng(0)
+    x, dz = rng.integers(-4, 5, (3, 9, 10, 6)) * 1.0, rng.integers(-4, 5, (3, 7, 8, 20)) * 1.0
+    network = gm.Network([gm.Conv2d(6, 20, 3)], rng=0, input_shape=x.shape[1:], dtype="float64")
+    grads = []
+    for _ in range(2):
+        network.forward(x, training=True)
+        network.backward(dz)
+        grads.append(next(network.parameters()).grad.copy())
+    np.testing.assert_allclose(grads[1], 2 * grads[0], rtol=0, atol=1e-11)
 
 
 def test_nan_and_infinity(isa: str, path: str) -> None:
@@ -201,18 +236,21 @@ def test_threads_do_not_change_a_bit(isa: str, dtype: type, path: str) -> None:
 
 def test_nothing_outside_the_arrays_is_touched(isa: str, path: str) -> None:
     """Operands flush with forbidden pages, before and behind."""
-    memories = [Guarded(1 << 17) for _ in range(4)]
+    memories = [Guarded(1 << 19) for _ in range(5)]
     for case in CASES:
         given = drawn(case, np.float32)
-        want = computed(case, *given)[0]
+        want, _, want_grad = computed(case, *given)
         for at_end in (False, True):
-            x, weight, bias, z = (
+            x, weight, bias, dz, z = (
                 memory.place(array.reshape(1, -1), 0, at_end).reshape(array.shape)
-                for memory, array in zip(memories, (*given[:3], np.full_like(want, np.nan)), strict=True)
+                for memory, array in zip(memories, (*given, np.full_like(want, np.nan)), strict=True)
             )
-            top, bottom, left, right = case.window.padding
-            _core.conv2d(x, weight, bias, z, [1, 1], [top, bottom, left, right], [1, 1], 1, "identity", 1.0)
+            where = [1, 1], list(case.window.padding), [1, 1], 1
+            _core.conv2d(x, weight, bias, z, *where, "identity", 1.0)
             np.testing.assert_array_equal(z, want)
+            weight[...] = np.nan
+            _core.conv2d_weight_grad(x, dz, weight, *where)
+            np.testing.assert_array_equal(weight, want_grad)
 
 
 # -- where it is taken ---------------------------------------------------------------------------------------
@@ -260,6 +298,26 @@ x = np.ones({shape}, np.float32)
 net = gm.Network([gm.Conv2d({shape[3]}, {filters}, 3, padding=1)], input_shape=x.shape[1:])
 net.forward(x)"""
     assert f'path="{want}"' in run_python(code, GEMMULE_VERBOSE="1", GEMMULE_CONV="").stderr
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "want"),
+    [
+        ((128, 16, 16, 32), 32, "winograd4"),
+        ((32, 8, 8, 256), 256, "winograd4"),
+        ((2, 4, 4, 64), 64, "direct"),
+        ((64, 28, 28, 1), 32, "direct"),
+    ],
+)
+def test_chosen_by_sizes_for_weights(shape: tuple[int, ...], filters: int, want: str) -> None:
+    code = f"""
+import numpy as np, gemmule as gm
+x = np.ones({shape}, np.float32)
+net = gm.Network([gm.Conv2d({shape[3]}, {filters}, 3, padding=1)], input_shape=x.shape[1:])
+net.backward(net.forward(x, training=True))"""
+    told = run_python(code, GEMMULE_VERBOSE="1", GEMMULE_CONV="").stderr
+    (line,) = [line for line in told.splitlines() if "conv2d_weights" in line]
+    assert f'path="{want}"' in line
 
 
 def test_the_environment_forces_a_path() -> None:

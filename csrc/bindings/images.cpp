@@ -123,8 +123,8 @@ void conv_transpose2d(const py::array& x, const py::array& weight, const std::op
 }
 
 void conv2d_weight_grad(const py::array& x, const py::array& dz, py::array dweight, const Pair& stride,
-                        const Padding& padding, const Pair& dilation, Index groups) {
-  const ConvArrays arrays("conv2d_weight_grad", x, dweight, dz, stride, padding, dilation, groups);
+                        const Padding& padding, const Pair& dilation, Index groups, bool strict) {
+  const ConvArrays arrays("conv2d_weight_grad", x, dweight, dz, stride, padding, dilation, groups, strict);
   require_array(x, arrays.type, "conv2d_weight_grad: x");
   require_array(dz, arrays.type, "conv2d_weight_grad: dz");
   require_array(dweight, arrays.type, "conv2d_weight_grad: dweight", true);
@@ -253,7 +253,8 @@ void bind_images(py::module_& m) {
         py::arg("out"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("activation"), py::arg("slope"), py::arg("strict") = false);
   m.def("conv2d_weight_grad", &conv2d_weight_grad, py::arg("x"), py::arg("dz"), py::arg("dweight"),
-        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("strict") = false);
   m.def("max_pool2d", &max_pool2d, py::arg("x"), py::arg("y"), py::arg("places"), py::arg("kernel"),
         py::arg("stride"), py::arg("padding"));
   m.def("max_pool2d_backward", &max_pool2d_backward, py::arg("dy"), py::arg("places"), py::arg("dx"),

@@ -82,7 +82,6 @@ Gemm<T> as_gemm(const ConvForward<T>& call) {
   return g;
 }
 
-bool is_winograd(ConvPath path) { return path == ConvPath::winograd || path == ConvPath::winograd4; }
 Index tile_of(ConvPath path) { return path == ConvPath::winograd4 ? 4 : 2; }
 
 template <class T>

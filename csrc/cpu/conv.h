@@ -89,6 +89,7 @@ ConvPath forward_path(const ConvSizes& sizes);
 ConvPath data_path(const ConvSizes& sizes);
 ConvPath weights_path(const ConvSizes& sizes);
 const char* describe(ConvPath path);  // for people
+inline bool is_winograd(ConvPath path) { return path == ConvPath::winograd || path == ConvPath::winograd4; }
 
 // For tests: "direct", "winograd" or "winograd4" is taken wherever it can be, "" chooses. GEMMULE_CONV says
 // the same from outside. ErrorKind::value for another name.

@@ -58,23 +58,38 @@ constexpr double packing = 400;  // the direct path's, of one channel of a filte
 // back.
 constexpr double many_filters = 3 * 1024 * 1024, filter_from_memory = 100;
 
-double cost_of_direct(const Made& m) {
-  const double pixels = double(m.images) * double(m.height) * double(m.width);
-  return (9 * pixels + packing) * double(m.channels) * double(m.filters);
-}
-double cost_of_winograd(const Made& m, Index outputs, const Transforms& t) {
+double pairs_of(const Made& m) { return double(m.channels) * double(m.filters); }
+double pixels_of(const Made& m) { return double(m.images) * double(m.height) * double(m.width); }
+double tiles_of(const Made& m, Index outputs) {
   const auto pieces = [&](Index size) { return double((size + outputs - 1) / outputs); };
-  const double tiles = double(m.images) * pieces(m.height) * pieces(m.width);
-  const double components = double((outputs + 2) * (outputs + 2)),
-               pairs = double(m.channels) * double(m.filters);
+  return double(m.images) * pieces(m.height) * pieces(m.width);
+}
+double components_of(Index outputs) { return double((outputs + 2) * (outputs + 2)); }
+
+double cost_of_images(const Made& m, Index outputs) {
+  const double pairs = pairs_of(m);
+  if (outputs == 0) return (9 * pixels_of(m) + packing) * pairs;
+  const Transforms& t = outputs == 2 ? transforms2 : transforms4;
+  const double tiles = tiles_of(m, outputs), components = components_of(outputs);
   const bool many = components * pairs > many_filters;
   return tiles * (components * pairs + t.pixels * double(m.channels + m.filters)) +
          pairs * (t.filters + (many ? components * filter_from_memory : 0));
 }
 
+// Sums over pixels or over tiles; what a chunk of others needs is transformed for each.
+double cost_of_weights(const Made& m, Index outputs) {
+  const double pairs = pairs_of(m);
+  if (outputs == 0) return 9 * pixels_of(m) * pairs;
+  const Transforms& t = outputs == 2 ? transforms2 : transforms4;
+  return tiles_of(m, outputs) * (components_of(outputs) * pairs + t.pixels * double(m.channels + m.filters)) +
+         pairs * t.filters;
+}
+
 // Winograd's where it should take less than 1 / 1.3 of the direct path's time: what follows is an estimate,
 // and plain sums have the smaller errors.
-ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
+// `cost` of them with so many outputs along a tile, and of the direct path with 0.
+using Cost = double (*)(const Made&, Index outputs);
+ConvPath winograd_or_direct(const ConvSizes& s, const Made& made, Cost cost) {
   if (!fits_winograd(s) || s.strict) return ConvPath::direct;
   switch (wished()) {
     case Wish::direct:
@@ -86,8 +101,7 @@ ConvPath winograd_or_direct(const ConvSizes& s, const Made& made) {
     default:
       break;
   }
-  const double direct = cost_of_direct(made);
-  const double by2 = cost_of_winograd(made, 2, transforms2), by4 = cost_of_winograd(made, 4, transforms4);
+  const double direct = cost(made, 0), by2 = cost(made, 2), by4 = cost(made, 4);
   if (1.3 * std::min(by2, by4) > direct) return ConvPath::direct;
   return by4 < by2 ? ConvPath::winograd4 : ConvPath::winograd;
 }
@@ -105,20 +119,23 @@ ConvPath product_or_direct(const ConvSizes& s, Index terms) {
 ConvPath forward_path(const ConvSizes& s) {
   if (is_gemm(s)) return product_or_direct(s, s.channels);
   if (is_depthwise(s)) return ConvPath::depthwise;
-  return winograd_or_direct(s, {s.images, s.out_height(), s.out_width(), s.channels, s.filters});
+  return winograd_or_direct(s, {s.images, s.out_height(), s.out_width(), s.channels, s.filters},
+                            cost_of_images);
 }
 
 ConvPath data_path(const ConvSizes& s) {
   if (is_gemm(s)) return product_or_direct(s, s.filters);
   if (is_depthwise(s)) return ConvPath::depthwise;
-  return winograd_or_direct(s, {s.images, s.height, s.width, s.filters, s.channels});
+  return winograd_or_direct(s, {s.images, s.height, s.width, s.filters, s.channels}, cost_of_images);
 }
 
 // Of 1 x 1 filters as of others: few sums are made by parts of the images, which a product does not cut.
 ConvPath weights_path(const ConvSizes& s) {
   constexpr Index few_sums = 32 * 1024;
   if (is_gemm(s) && s.filters * s.channels > few_sums) return ConvPath::gemm;
-  return is_depthwise(s) ? ConvPath::depthwise : ConvPath::direct;
+  if (is_depthwise(s)) return ConvPath::depthwise;
+  return winograd_or_direct(s, {s.images, s.out_height(), s.out_width(), s.channels, s.filters},
+                            cost_of_weights);
 }
 
 const char* describe(ConvPath path) { return name_of(path); }

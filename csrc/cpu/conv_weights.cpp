@@ -3,6 +3,7 @@
 #include "cpu/conv_parts.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
+#include "cpu/winograd.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -20,6 +21,33 @@ Gemm<T> as_gemm(const ConvWeights<T>& call) {
   g.c_row = s.channels;
   g.beta = call.accumulate ? T(1) : T(0);
   return g;
+}
+
+template <class T>
+WinogradWeights<T> as_winograd(const ConvWeights<T>& call, ConvPath path) {
+  const ConvSizes& s = call.sizes;
+  WinogradWeights<T> w{};
+  w.outputs = path == ConvPath::winograd4 ? 4 : 2;
+  w.x = call.x;
+  w.images = s.images;
+  w.height = s.height;
+  w.width = s.width;
+  w.channels = s.channels;
+  w.before_y = s.window.y.before;
+  w.before_x = s.window.x.before;
+  w.dz = call.dz;
+  w.out_height = s.out_height();
+  w.out_width = s.out_width();
+  w.filters = s.filters;
+  w.accumulate = call.accumulate;
+  return w;
+}
+
+// Elements of dW in panels: one set of sums.
+template <class T>
+Index sums_size(const GemmKernels<T>& k, const ConvSizes& s) {
+  return round_up(checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters())),
+                  64 / static_cast<Index>(sizeof(T)));
 }
 
 // Pixels of z that one sum in a register takes: whole rows of it, or a part of one.
@@ -65,23 +93,15 @@ class WeightGradient {
  public:
   WeightGradient(const Kernels<T>& kernels, const ConvWeights<T>& call, T* workspace, T* panels)
       : k_(kernels.gemm),
-        element_(kernels.element),
         call_(call),
         s_(call.sizes),
         blocks_(s_, k_.depth_block),
         lines_(s_),
         width_(panel_width(k_, s_.group_filters())),
         panels_(panels),
-        dz_(workspace + panels_size(k_, s_)),
+        dz_(workspace),
         buffer_(dz_ + dz_size(k_, s_)) {}
 
-  // Of one set of sums.
-  static Index sums_size(const GemmKernels<T>& k, const ConvSizes& s) {
-    return aligned(checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters())));
-  }
-  static Index panels_size(const GemmKernels<T>& k, const ConvSizes& s) {
-    return checked_mul(parts(k, s), sums_size(k, s));
-  }
   // Small filters have few sums to share out, and every member would go through all images for its own: the
   // images are cut into parts of their own sums instead, which are then added in order. 16 images and more
   // keep as many members busy; beyond 128 KB of sums there are panels and taps enough for them all.
@@ -93,8 +113,7 @@ class WeightGradient {
     return aligned(k.depth_block * panel_width(k, s.group_filters()));
   }
   static Index workspace_size(const GemmKernels<T>& k, const ConvSizes& s) {
-    return checked_add(checked_add(panels_size(k, s), dz_size(k, s)),
-                       aligned(PixelBlocks(s, k.depth_block).covered_elements(s)));
+    return checked_add(dz_size(k, s), aligned(PixelBlocks(s, k.depth_block).covered_elements(s)));
   }
 
   void run(const Team& team) {
@@ -107,11 +126,6 @@ class WeightGradient {
       add_images({cut(s_.images, count, part), cut(s_.images, count, part + 1)}, {0, items}, of_group,
                  panels_ + part * size, part > 0 || !call_.accumulate);
     });
-    team.barrier();
-    const Span mine = team.share(size, 64 / static_cast<Index>(sizeof(T)));
-    for (Index part = 1; part < count; ++part)
-      element_.add(mine.size(), panels_ + mine.begin, panels_ + part * size + mine.begin,
-                   panels_ + mine.begin);
   }
 
  private:
@@ -187,7 +201,6 @@ class WeightGradient {
   }
 
   const GemmKernels<T>& k_;
-  const ElementKernels<T>& element_;
   const ConvWeights<T>& call_;
   const ConvSizes& s_;
   const PixelBlocks blocks_;
@@ -257,16 +270,28 @@ const char* conv_path(const ConvWeights<T>& call) {
   return describe(weights_path(call.sizes));
 }
 
+// Fewer images may go another way than so many.
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call) {
-  if (weights_path(call.sizes) == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
-  return checked_mul(WeightGradient<T>::workspace_size(kernels.gemm, call.sizes),
+  const ConvPath path = weights_path(call.sizes);
+  if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
+  const GemmKernels<T>& k = kernels.gemm;
+  Index parts = WeightGradient<T>::parts(k, call.sizes),
+        own = WeightGradient<T>::workspace_size(k, call.sizes);
+  if (is_winograd(path))
+    for (ConvPath way : {ConvPath::winograd, ConvPath::winograd4}) {
+      const WinogradWeights<T> w = as_winograd(call, way);
+      parts = std::max(parts, winograd_parts(kernels, w));
+      own = std::max(own, winograd_workspace(kernels, w));
+    }
+  return checked_mul(checked_add(checked_mul(parts, sums_size(k, call.sizes)), own),
                      static_cast<Index>(sizeof(T)));
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, void* workspace) {
-  if (weights_path(call.sizes) == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+  const ConvPath path = weights_path(call.sizes);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
   const GemmKernels<T>& k = kernels.gemm;
   const Index depth = s.depth(), filters = s.group_filters(), group = panel_elements(k, depth, filters);
@@ -287,8 +312,26 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& cal
       to_panels(k, team, {call.dweight + g * filters * depth, depth, filters, 1, depth}, panels + g * group);
     team.barrier();
   }
-  WeightGradient<T>(kernels, call, static_cast<T*>(workspace), panels).run(team);
+  const Index size = sums_size(k, s);
+  Index parts;
+  if (is_winograd(path)) {
+    WinogradWeights<T> w = as_winograd(call, path);
+    w.panels = panels;
+    w.parts = parts = winograd_parts(kernels, w);
+    w.part_size = size;
+    winograd(kernels, team, w, static_cast<T*>(workspace) + parts * size);
+  } else {
+    parts = WeightGradient<T>::parts(k, s);
+    WeightGradient<T>(kernels, call, static_cast<T*>(workspace) + parts * size, panels).run(team);
+  }
   team.barrier();
+  if (parts > 1) {
+    const Span mine = team.share(size, 64 / static_cast<Index>(sizeof(T)));
+    for (Index part = 1; part < parts; ++part)
+      kernels.element.add(mine.size(), panels + mine.begin, panels + part * size + mine.begin,
+                          panels + mine.begin);
+    team.barrier();
+  }
   for (Index g = 0; g < s.groups; ++g)
     from_panels_of_transpose(k, team, depth, filters, panels + g * group, call.dweight + g * filters * depth);
   team.barrier();  // the leading member's workspace is its own again

@@ -191,7 +191,8 @@ struct DepthwiseKernels {
 // n^2 components are numbered row by row. A component of a tile lies in one piece, channel by channel, the
 // next one `step` elements further.
 //
-// B^T d B: of the tile whose pixels are at these n^2 addresses; v is written to whole vectors of channels.
+// B^T d B of the tile whose pixels are at these n^2 addresses, and A e A^T of the tile whose outputs'
+// gradients are at these m^2; v is written to whole vectors of channels.
 template <class T>
 struct WinogradInputArgs {
   Index channels;
@@ -223,11 +224,24 @@ struct WinogradOutputArgs {
   Index rows, cols;
 };
 
+// taps = G^T u G, or taps += where `add`: back from `count` gradients of transformed filters' channels.
+template <class T>
+struct WinogradFilterGradArgs {
+  Index count;
+  const T* u;
+  Index u_step;
+  T* taps;
+  Index tap_step;
+  bool add;
+};
+
 template <class T>
 struct WinogradKernels {
   void (*input)(const WinogradInputArgs<T>&);
   void (*filters)(const WinogradFilterArgs<T>&);
   void (*output)(const WinogradOutputArgs<T>&);
+  void (*output_grad)(const WinogradInputArgs<T>&);
+  void (*filters_grad)(const WinogradFilterGradArgs<T>&);
 };
 
 // The position of a dropout layer's draws in the network's Philox stream.

@@ -1,7 +1,7 @@
 #include "cpu/winograd.h"
 
 #include "cpu/conv_parts.h"
-#include "cpu/gemm_parts.h"
+#include "cpu/winograd_tiles.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -25,18 +25,17 @@ class WinogradConvolution {
         w_(call.outputs == 4 ? kernels.winograd4 : kernels.winograd2),
         call_(call),
         n_(call.outputs + 2),
-        down_(pieces(call.out_height, call.outputs)),
-        across_(pieces(call.out_width, call.outputs)),
-        tiles_(checked_mul(call.images, checked_mul(down_, across_))),
+        tiles_(call.outputs, call.images, call.out_height, call.out_width),
         row_(round_up(call.channels, k_.lanes)),
         width_(panel_width(k_, call.filters)),
         panels_(pieces(call.filters, width_)) {
     const Index size = n_ * n_ * row_ * static_cast<Index>(sizeof(T));  // of a tile
     const Index most = checked_mul(size, call.filters) > many_filters_bytes ? large_block_bytes : block_bytes;
     const Index fit = std::clamp<Index>(most / std::max<Index>(size, 1) / k_.rows, 2, most_tiles / k_.rows);
-    most_ = std::max<Index>(1, std::min(tiles_, fit * k_.rows));
-    blocks_ = pieces(tiles_, most_);
-    if (tiles_ >= 4 * k_.rows) blocks_ = round_up(blocks_, 4);  // three would keep one of two members waiting
+    most_ = std::max<Index>(1, std::min(tiles_.count(), fit * k_.rows));
+    blocks_ = pieces(tiles_.count(), most_);
+    if (tiles_.count() >= 4 * k_.rows)
+      blocks_ = round_up(blocks_, 4);  // three would keep one of two members waiting
     u_step_ = call.channels * width_ + line;
     v_step_ = most_ * row_ + line;
     m_step_ = most_ * width_ + line;
@@ -56,7 +55,7 @@ class WinogradConvolution {
   }
 
   void run(const Team& team, T* workspace) {
-    if (tiles_ <= 0 || call_.filters <= 0) return;
+    if (tiles_.count() <= 0 || call_.filters <= 0) return;
     u_ = static_cast<T*>(team.common(workspace));
     v_ = workspace + filters_size();
     m_ = v_ + pixels_size();
@@ -64,8 +63,9 @@ class WinogradConvolution {
     std::fill_n(zeros_, row_, T(0));
     transform_filters(team);
     team.barrier();
+    const Index count = tiles_.count();
     team.deal(blocks_,
-              [&](Index block) { make({cut(tiles_, blocks_, block), cut(tiles_, blocks_, block + 1)}); });
+              [&](Index block) { make({cut(count, blocks_, block), cut(count, blocks_, block + 1)}); });
     team.barrier();  // the leading member's workspace is its own again
   }
 
@@ -98,40 +98,27 @@ class WinogradConvolution {
   }
   T* filters_of(Index panel) const { return u_ + panel * n_ * n_ * u_step_; }
 
-  // Where a tile lies: its image, and its first output.
-  struct Place {
-    Index image, y, x;
-  };
-  Place place_of(Index tile) const {
-    const Index in_image = tile % (down_ * across_);
-    return {tile / (down_ * across_), in_image / across_ * call_.outputs, in_image % across_ * call_.outputs};
-  }
-  Index offset_of(const Place& place) const {
+  Index offset_of(const TilePlace& place) const {
     return ((place.image * call_.out_height + place.y) * call_.out_width + place.x) * call_.filters;
   }
 
   void make(Span tiles) {
     for (Index t = tiles.begin; t < tiles.end; ++t)
-      transform_pixels(place_of(t), v_ + (t - tiles.begin) * row_);
+      transform_pixels(tiles_[t], v_ + (t - tiles.begin) * row_);
     for (Index panel = 0; panel < panels_; ++panel) {
       multiply(tiles.size(), filters_of(panel));
       for (Index t = tiles.begin; t < tiles.end; ++t)
-        write(place_of(t), panel * width_, m_ + (t - tiles.begin) * width_);
+        write(tiles_[t], panel * width_, m_ + (t - tiles.begin) * width_);
     }
     if (call_.residual || (call_.act != Act::identity && !in_registers()))
-      for (Index t = tiles.begin; t < tiles.end; ++t) finish(place_of(t));
+      for (Index t = tiles.begin; t < tiles.end; ++t) finish(tiles_[t]);
   }
 
-  void transform_pixels(const Place& place, T* v) const {
-    const T* pixels[6 * 6];
-    const T* const image = call_.x + place.image * call_.height * call_.width * call_.channels;
-    const Index top = place.y - call_.before_y, left = place.x - call_.before_x;
-    for (Index i = 0; i < n_; ++i) {
-      const bool row_inside = top + i >= 0 && top + i < call_.height;
-      Index at = ((top + i) * call_.width + left) * call_.channels;
-      for (Index j = 0; j < n_; ++j, at += call_.channels)
-        pixels[i * n_ + j] = row_inside && left + j >= 0 && left + j < call_.width ? image + at : zeros_;
-    }
+  void transform_pixels(const TilePlace& place, T* v) const {
+    const T* pixels[most_winograd_pixels * most_winograd_pixels];
+    list_pixels(call_.x + place.image * call_.height * call_.width * call_.channels, call_.height,
+                call_.width, call_.channels, place.y - call_.before_y, place.x - call_.before_x, n_, zeros_,
+                pixels);
     w_.input({call_.channels, pixels, v, v_step_});
   }
 
@@ -168,22 +155,20 @@ class WinogradConvolution {
       }
   }
 
-  void write(const Place& place, Index j, const T* m) const {
+  void write(const TilePlace& place, Index j, const T* m) const {
     w_.output({m, m_step_, std::min(width_, call_.filters - j), call_.bias ? call_.bias + j : nullptr,
                in_registers() ? call_.act : Act::identity, call_.slope, call_.out + offset_of(place) + j,
-               call_.out_width * call_.filters, call_.filters, rows_of(place), cols_of(place)});
+               call_.out_width * call_.filters, call_.filters, tiles_.rows(place), tiles_.cols(place)});
   }
-  Index rows_of(const Place& place) const { return std::min(call_.outputs, call_.out_height - place.y); }
-  Index cols_of(const Place& place) const { return std::min(call_.outputs, call_.out_width - place.x); }
 
   bool in_registers() const {
     return !call_.saved && !call_.residual && (call_.act == Act::relu || call_.act == Act::leaky_relu);
   }
 
   // The residual, the activations that cost more, or the derivative, over the rows of a tile.
-  void finish(const Place& place) const {
-    const Index count = cols_of(place) * call_.filters;
-    for (Index i = 0; i < rows_of(place); ++i) {
+  void finish(const TilePlace& place) const {
+    const Index count = tiles_.cols(place) * call_.filters;
+    for (Index i = 0; i < tiles_.rows(place); ++i) {
       const Index at = offset_of(place) + i * call_.out_width * call_.filters;
       if (call_.residual) kernels_.element.add(count, call_.out + at, call_.residual + at, call_.out + at);
       if (call_.saved)
@@ -198,9 +183,8 @@ class WinogradConvolution {
   const GemmKernels<T>& k_;
   const WinogradKernels<T>& w_;
   const WinogradCall<T>& call_;
-  const Index n_;              // pixels along either side of a tile
-  const Index down_, across_;  // tiles of an image
-  const Index tiles_;
+  const Index n_;  // pixels along either side of a tile
+  const WinogradTiles tiles_;
   const Index row_;             // channels, to whole vectors
   const Index width_, panels_;  // of filters
   Index most_, blocks_;         // tiles of a block; how many

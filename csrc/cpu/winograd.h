@@ -37,4 +37,34 @@ Index winograd_workspace(const Kernels<T>& kernels, const WinogradCall<T>& call)
 template <class T>
 void winograd(const Kernels<T>& kernels, const Team& team, const WinogradCall<T>& call, T* workspace);
 
+// dW[k, r, s, c] = sum over n, i, j of dz[n, i, j, k] x[n, i - before_y + r, j - before_x + s, c], as a
+// matrix (9 C, K) of rows (r, s, c).
+template <class T>
+struct WinogradWeights {
+  Index outputs;  // m
+  const T* x;
+  Index images, height, width, channels;
+  Index before_y, before_x;
+  const T* dz;
+  Index out_height, out_width, filters;
+  // Parts of the images make sums of their own: each a matrix in panels, `part_size` elements behind the one
+  // before. The first is added to what is there already where `accumulate`.
+  T* panels;
+  Index parts, part_size;
+  bool accumulate;
+};
+
+// Parts that keep a team busy; fewer or as many for fewer images.
+template <class T>
+Index winograd_parts(const Kernels<T>& kernels, const WinogradWeights<T>& call);
+// Elements of workspace that one member needs for this call or one with fewer images; addresses and parts are
+// not read.
+template <class T>
+Index winograd_workspace(const Kernels<T>& kernels, const WinogradWeights<T>& call);
+
+// Called by every member of the team; `workspace` is the member's own. Every sum is made by one member in an
+// order that depends on the sizes alone. Ends without a barrier.
+template <class T>
+void winograd(const Kernels<T>& kernels, const Team& team, const WinogradWeights<T>& call, T* workspace);
+
 }  // namespace gemmule::cpu

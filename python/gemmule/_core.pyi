@@ -447,6 +447,7 @@ def conv2d_weight_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    strict: bool = False,
 ) -> None: ...
 
 # parameter: delta of huber, label smoothing of cross_entropy, eps of poisson_rates.

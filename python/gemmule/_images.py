@@ -81,7 +81,7 @@ def conv2d_backward(
     if len(images):
         where = _steps(made, images)
         _core.conv2d_input_grad(grad, filters, dx, *where, groups, strict())
-        _core.conv2d_weight_grad(images, grad, dweight, *where, groups)
+        _core.conv2d_weight_grad(images, grad, dweight, *where, groups, strict())
         _core.sum_rows(grad.reshape(-1, len(filters)), dbias, False)
     return batch_to_first(dx) if first else dx, dweight, dbias
 

@@ -81,7 +81,7 @@ def conv_transpose2d_backward(
     if len(images):
         where = _steps(made, shape)
         _core.conv2d(grad, filters, None, dx, *where, groups, "identity", 1.0, strict())
-        _core.conv2d_weight_grad(grad, images, dweight, *where, groups)
+        _core.conv2d_weight_grad(grad, images, dweight, *where, groups, strict())
         _core.sum_rows(grad.reshape(-1, shape[3]), dbias, False)
     return batch_to_first(dx) if first else dx, dweight, dbias
 

@@ -6,8 +6,8 @@
 
 namespace gemmule::cpu::GEMMULE_ISA {
 
-// One axis of F(M x M, 3 x 3): B^T x, G w and A^T m of vectors. `fetch(i)` gives the i-th, `put(i, v)` takes
-// it.
+// One axis of F(M x M, 3 x 3): B^T x, G w and A^T m of vectors, and A e and G^T u, which carry gradients
+// back. `fetch(i)` gives the i-th, `put(i, v)` takes it.
 template <class T, int M>
 struct Winograd;
 
@@ -37,6 +37,21 @@ struct Winograd<T, 2> {
     const Vec<T> m1 = m(1), m2 = m(2);
     put(0, m(0) + m1 + m2);
     put(1, m1 - m2 + m(3));
+  }
+  template <class Fetch, class Put>
+  GM_INLINE void output_grad(const Fetch& e, const Put& put) {
+    const Vec<T> e0 = e(0), e1 = e(1);
+    put(0, e0);
+    put(1, e0 + e1);
+    put(2, e0 - e1);
+    put(3, e1);
+  }
+  template <class Fetch, class Put>
+  GM_INLINE void filter_grad(const Fetch& u, const Put& put) {
+    const Vec<T> u1 = T(0.5) * u(1), u2 = T(0.5) * u(2);
+    put(0, u(0) + (u1 + u2));
+    put(1, u1 - u2);
+    put(2, (u1 + u2) + u(3));
   }
 };
 
@@ -79,6 +94,26 @@ struct Winograd<T, 4> {
     put(1, T(a) * gap_a + T(b) * gap_b);
     put(2, T(aa) * sum_a + T(bb) * sum_b);
     put(3, m(5) + T(a * aa) * gap_a + T(b * bb) * gap_b);
+  }
+  template <class Fetch, class Put>
+  GM_INLINE void output_grad(const Fetch& e, const Put& put) {
+    const Vec<T> e0 = e(0), e1 = e(1), e2 = e(2), e3 = e(3);
+    put(0, e0);
+    const Vec<T> even_a = e0 + T(aa) * e2, odd_a = e1 + T(aa) * e3;
+    put(1, even_a + T(a) * odd_a);
+    put(2, even_a - T(a) * odd_a);
+    const Vec<T> even_b = e0 + T(bb) * e2, odd_b = e1 + T(bb) * e3;
+    put(3, even_b + T(b) * odd_b);
+    put(4, even_b - T(b) * odd_b);
+    put(5, e3);
+  }
+  template <class Fetch, class Put>
+  GM_INLINE void filter_grad(const Fetch& u, const Put& put) {
+    const Vec<T> u1 = u(1), u2 = u(2), u3 = u(3), u4 = u(4);
+    const Vec<T> sum_a = u1 + u2, sum_b = u3 + u4, gap_a = u1 - u2, gap_b = u3 - u4;
+    put(0, T(1 / (aa * bb)) * u(0) + T(of_a) * sum_a + T(of_b) * sum_b);
+    put(1, T(of_a * a) * gap_a + T(of_b * b) * gap_b);
+    put(2, u(5) + T(of_a * aa) * sum_a + T(of_b * bb) * sum_b);
   }
 };
 
@@ -143,11 +178,47 @@ static void winograd_output(const WinogradOutputArgs<T>& args) {
   });
 }
 
+template <class T, int M>
+static void winograd_output_grad(const WinogradInputArgs<T>& args) {
+  const WinogradInputArgs<T> g = args;
+  using W = Winograd<T, M>;
+  constexpr int n = W::size;
+  for_each_vector<T>(g.channels, [&](Index c, auto span) {
+    Vec<T> t[n][M];
+    GEMMULE_FOR(j, M)
+    W::output_grad([&](int i) { return span.load(g.pixels[i * M + j] + c); },
+                   [&](int i, Vec<T> v) { t[i][j] = v; });
+    GEMMULE_FOR(i, n)
+    W::output_grad([&](int j) { return t[i][j]; },
+                   [&](int j, Vec<T> v) { store(g.v + (i * n + j) * g.v_step + c, v); });
+  });
+}
+
+template <class T, int M>
+static void winograd_filters_grad(const WinogradFilterGradArgs<T>& args) {
+  const WinogradFilterGradArgs<T> g = args;
+  using W = Winograd<T, M>;
+  constexpr int n = W::size;
+  for (Index c = 0; c < g.count; c += lanes<T>) {
+    Vec<T> t[3][n];
+    GEMMULE_FOR(j, n)
+    W::filter_grad([&](int i) { return load(g.u + (i * n + j) * g.u_step + c); },
+                   [&](int i, Vec<T> v) { t[i][j] = v; });
+    GEMMULE_FOR(i, 3)
+    W::filter_grad([&](int j) { return t[i][j]; },
+                   [&](int j, Vec<T> v) {
+                     T* const to = g.taps + (i * 3 + j) * g.tap_step + c;
+                     store(to, g.add ? load(to) + v : v);
+                   });
+  }
+}
+
 #undef GEMMULE_FOR
 
 template <class T, int M>
 constexpr WinogradKernels<T> winograd_kernels() {
-  return {winograd_input<T, M>, winograd_filters<T, M>, winograd_output<T, M>};
+  return {winograd_input<T, M>, winograd_filters<T, M>, winograd_output<T, M>, winograd_output_grad<T, M>,
+          winograd_filters_grad<T, M>};
 }
 
 }  // namespace gemmule::cpu::GEMMULE_ISA

@@ -38,7 +38,7 @@ def conv(task: Conv) -> Turn:
     dx = np.full_like(x, np.nan) if task.input_grad else None
     dweight = np.full_like(weight, np.nan)
     where = stride, padding, dilation, task.groups
-    calls = ["weight_grad(x, dz, dweight, *where)"]
+    calls = ["weight_grad(x, dz, dweight, *where, strict)"]
     if task.input_grad:
         calls.insert(0, "input_grad(dz, weight, dx, *where, strict)")
     names: dict[str, Any] = {
