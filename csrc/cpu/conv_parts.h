@@ -24,6 +24,23 @@ inline bool within(const WindowAxis& axis, Span outputs, Index size) {
   return first >= 0 && first + covered(axis, outputs.size()) <= size;
 }
 
+// Taps of the window over output o that lie inside the image.
+inline Span taps_inside(const WindowAxis& axis, Index o, Index size) {
+  const Index first = o * axis.stride - axis.before;  // the pixel of tap 0
+  const Index begin = first >= 0 ? 0 : pieces(-first, axis.dilation);
+  const Index end = first >= size ? 0 : pieces(size - first, axis.dilation);
+  return {std::min(begin, axis.kernel), std::max(begin, std::min(end, axis.kernel))};
+}
+// Outputs with all of them: a stretch, perhaps empty.
+inline Span whole_windows(const WindowAxis& axis, Index outputs, Index size) {
+  const auto whole = [&](Index o) { return taps_inside(axis, o, size).size() == axis.kernel; };
+  Span found{0, 0};
+  while (found.begin < outputs && !whole(found.begin)) ++found.begin;
+  found.end = found.begin;
+  while (found.end < outputs && whole(found.end)) ++found.end;
+  return found;
+}
+
 // In place where all windows lie inside the image, else a copy in `buffer` with zeros around it.
 template <class T>
 Band<T> band_of(const T* image, Index height, Index width, Index channels, const Window& window, Span rows,

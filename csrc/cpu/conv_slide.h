@@ -1,5 +1,6 @@
 // The loops around the micro-kernel of convolutions.
 #pragma once
+#include "cpu/ahead.h"
 #include "cpu/conv_parts.h"
 #include "cpu/gemm.h"
 
@@ -8,6 +9,10 @@ namespace gemmule::cpu {
 // The rows of an image that a member has at hand, padding included: half of a 512 KB L2, the rest is for the
 // filters that stream through.
 inline constexpr Index band_bytes = 256 * 1024;
+
+// Rows of outputs that are made of one panel of channels before the next: 10 rows of 28 pixels and 32
+// channels take 36 KB of L1.
+inline constexpr Index depthwise_rows = 8;
 
 template <class T>
 Index aligned(Index elements) {
@@ -45,6 +50,8 @@ class Slider {
     width_ = panel_width(k_, filters_);
     bands_ = pieces(call.out_height, band_rows(call));
     flat_ = is_flat(k_, call);
+    width_of_channels_ = panel_width(k_, call.channels);
+    if (call.depthwise) inner_ = whole_windows(call.window.x, call.out_width, call.width);
     list_ = reinterpret_cast<const T**>(buffer + buffer_size(call));
   }
 
@@ -55,6 +62,7 @@ class Slider {
     return std::clamp<Index>(rows + 1, 1, std::max<Index>(call.out_height, 1));
   }
   static Index buffer_size(const Sliding<T>& call) {
+    if (call.depthwise) return 0;
     const Index row = checked_mul(covered(call.window.x, call.out_width), call.channels);
     return aligned<T>(checked_mul(covered(call.window.y, band_rows(call)), row));
   }
@@ -85,19 +93,23 @@ class Slider {
 
  private:
   void make(Span rows, Index image) {
-    const Index size = call_.height * call_.width * call_.channels;
-    const Band<T> band = band_of(call_.x + image * size, call_.height, call_.width, call_.channels,
-                                 call_.window, rows, {0, call_.out_width}, buffer_);
-    const Strands strands(call_.window, call_.channels, channels_, band.pitch, flat_);
-    if (flat_) list_windows(band, rows.size());
+    const T* const x = call_.x + image * call_.height * call_.width * call_.channels;
     T* const out = call_.out + image * call_.image_step + rows.begin * call_.row_step;
     if (call_.depthwise)
-      make_depthwise(band, rows.size(), out);
+      make_depthwise(rows, x, out);
     else
-      for (Index g = 0; g < call_.groups; ++g)
-        for (Index j = 0; j < filters_; j += width_)
-          make_panel(band, strands, rows.size(), g, j, out + g * filters_ + j);
+      make_panels(rows, x, out);
     finish(rows.size(), out);
+  }
+
+  void make_panels(Span rows, const T* x, T* out) {
+    const Band<T> band = band_of(x, call_.height, call_.width, call_.channels, call_.window, rows,
+                                 {0, call_.out_width}, buffer_);
+    const Strands strands(call_.window, call_.channels, channels_, band.pitch, flat_);
+    if (flat_) list_windows(band, rows.size());
+    for (Index g = 0; g < call_.groups; ++g)
+      for (Index j = 0; j < filters_; j += width_)
+        make_panel(band, strands, rows.size(), g, j, out + g * filters_ + j);
   }
 
   // A panel of filters: all depths of it while its outputs are in cache.
@@ -142,28 +154,64 @@ class Slider {
     }
   }
 
-  void make_depthwise(const Band<T>& band, Index rows, T* out) const {
+  // Some rows, panel by panel: what is under a panel of theirs stays in L1 from row to row, and the image's
+  // next rows are fetched meanwhile, in whole. Nothing is padded: at the border an output has fewer taps.
+  void make_depthwise(Span rows, const T* image, T* out) const {
+    const Index blocks = pieces(rows.size(), depthwise_rows);
+    for (Index block = 0; block < blocks; ++block) {
+      const Index begin = cut(rows.size(), blocks, block), end = cut(rows.size(), blocks, block + 1);
+      make_depthwise_rows({rows.begin + begin, rows.begin + end}, image, out + begin * call_.row_step);
+    }
+  }
+
+  void make_depthwise_rows(Span rows, const T* image, T* out) const {
+    const WindowAxis &down = call_.window.y, &across = call_.window.x;
+    const Index line = call_.width * call_.channels;
     DepthwiseArgs<T> args;
-    args.taps_y = call_.window.y.kernel;
-    args.taps_x = call_.window.x.kernel;
-    args.tap_row = call_.window.y.dilation * band.pitch;
-    args.tap_col = call_.window.x.dilation * call_.channels;
-    args.outputs = call_.out_width;
-    args.x_step = call_.window.x.stride * call_.channels;
+    args.tap_row = down.dilation * line;
+    args.tap_col = across.dilation * call_.channels;
+    args.x_step = across.stride * call_.channels;
     args.out_step = call_.pixel_step;
-    args.width = panel_width(k_, call_.channels);
+    args.width = width_of_channels_;
+    args.weight_row = across.kernel * args.width;
     args.act = in_registers() ? call_.act : Act::identity;
     args.slope = call_.slope;
+    Ahead<T> ahead = rows_behind(rows, image);
     for (Index c = 0; c < call_.channels; c += args.width) {
       args.channels = std::min(args.width, call_.channels - c);
-      args.weight = call_.panels + c * depth_;
       args.bias = call_.bias ? call_.bias + c : nullptr;
-      for (Index i = 0; i < rows; ++i) {
-        args.x = band.data + i * call_.window.y.stride * band.pitch + c;
-        args.out = out + i * call_.row_step + c;
-        kernels_.depthwise.forward[pieces(args.channels, k_.lanes) - 1](args);
+      for (Index i = rows.begin; i < rows.end; ++i) {
+        ahead.fetch();
+        const Span taps_y = taps_inside(down, i, call_.height);
+        const T* const row = image + (i * down.stride - down.before + taps_y.begin * down.dilation) * line;
+        const T* const weight = call_.panels + c * depth_ + taps_y.begin * args.weight_row;
+        args.taps_y = taps_y.size();
+        for (Index o = 0; o < call_.out_width; o += args.outputs) {
+          const Span taps = taps_inside(across, o, call_.width);
+          args.outputs = o == inner_.begin && inner_.size() > 0 ? inner_.size() : 1;
+          args.taps_x = taps.size();
+          args.weight = weight + taps.begin * args.width;
+          args.x =
+              row + (o * across.stride - across.before + taps.begin * across.dilation) * call_.channels + c;
+          args.out = out + (i - rows.begin) * call_.row_step + o * call_.pixel_step + c;
+          kernels_.depthwise.forward[pieces(args.channels, k_.lanes) - 1](args);
+        }
       }
     }
+  }
+
+  // The rows of the image that as many rows of outputs more will read.
+  Ahead<T> rows_behind(Span rows, const T* image) const {
+    const WindowAxis& down = call_.window.y;
+    const Index line = call_.width * call_.channels;
+    const Index last = (rows.end - 1) * down.stride - down.before + down.extent();
+    Ahead<T> ahead;
+    ahead.first_row = image + last * line;
+    ahead.step = line;
+    ahead.rows = std::clamp<Index>(call_.height - last, 0, rows.size() * down.stride);
+    ahead.lines = pieces(line, Ahead<T>::line);
+    ahead.share = pieces(ahead.rows * ahead.lines, rows.size() * pieces(call_.channels, width_of_channels_));
+    return ahead;
   }
 
   void list_windows(const Band<T>& band, Index rows) const {
@@ -221,6 +269,8 @@ class Slider {
   T* buffer_;
   Index filters_, channels_, depth_;  // of a group
   Index width_;                       // of a panel
+  Index width_of_channels_;           // of a panel of a depthwise call
+  Span inner_{0, 0};                  // outputs along a row whose windows lie inside the image
   Index bands_;
   bool flat_;
   const T** list_;  // of a flat band: where each output's window begins

@@ -46,8 +46,10 @@ WinogradWeights<T> as_winograd(const ConvWeights<T>& call, ConvPath path) {
 // Elements of dW in panels: one set of sums.
 template <class T>
 Index sums_size(const GemmKernels<T>& k, const ConvSizes& s) {
-  return round_up(checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters())),
-                  64 / static_cast<Index>(sizeof(T)));
+  const Index panels = is_depthwise(s)
+                           ? panel_elements(k, s.depth(), s.filters)
+                           : checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters()));
+  return round_up(panels, 64 / static_cast<Index>(sizeof(T)));
 }
 
 // Pixels of z that one sum in a register takes: whole rows of it, or a part of one.
@@ -106,7 +108,7 @@ class WeightGradient {
   // images are cut into parts of their own sums instead, which are then added in order. 16 images and more
   // keep as many members busy; beyond 128 KB of sums there are panels and taps enough for them all.
   static Index parts(const GemmKernels<T>& k, const ConvSizes& s) {
-    const bool small = sums_size(k, s) * static_cast<Index>(sizeof(T)) <= 128 * 1024 && !is_depthwise(s);
+    const bool small = sums_size(k, s) * static_cast<Index>(sizeof(T)) <= 128 * 1024;
     return small ? std::clamp<Index>(s.images, 1, 16) : 1;
   }
   static Index dz_size(const GemmKernels<T>& k, const ConvSizes& s) {
@@ -209,59 +211,70 @@ class WeightGradient {
   T *panels_, *dz_, *buffer_;
 };
 
-// The same for depthwise filters: members take panels of channels, in `panels` as (taps, channels). Nothing
-// is padded: at the border a tap's outputs are fewer.
+// The same for depthwise filters, sums in panels as (taps, channels): parts of all rows of outputs have sums
+// of their own, as few as they are. Nothing is padded: at the border an output has fewer taps.
 template <class T>
-void depthwise_gradient(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, T* panels) {
-  const ConvSizes& s = call.sizes;
-  const Index width = panel_width(kernels.gemm, s.channels), taps = s.depth(), across = s.out_width();
-  const Span mine = team.share(s.channels, width);
-  if (!call.accumulate) std::fill_n(panels + mine.begin * taps, round_up(mine.size(), width) * taps, T(0));
-  DepthwiseGradArgs<T> args;
-  args.tap_col = s.window.x.dilation * s.channels;
-  args.x_step = s.window.x.stride * s.channels;
-  args.dz_step = s.filters;
-  args.width = width;
-  // Outputs [o, o + count) of a row with taps [t, t + taps).
-  const auto add = [&](const T* x_row, const T* dz_row, T* sums, Index o, Index count, Index t, Index taps_) {
-    args.outputs = count;
-    args.taps = taps_;
-    args.x = x_row + (o * s.window.x.stride - s.window.x.before + t * s.window.x.dilation) * s.channels;
-    args.dz = dz_row + o * s.filters;
-    args.sums = sums + t * width;
-    kernels.depthwise.weights[pieces(args.channels, kernels.gemm.lanes) - 1](args);
-  };
-  // Outputs whose windows lie inside the image, along a row.
-  const auto first_inside = [](const WindowAxis& axis, Index tap) {
-    return std::max<Index>(0, (axis.before - tap * axis.dilation + axis.stride - 1) / axis.stride);
-  };
-  const auto end_inside = [](const WindowAxis& axis, Index tap, Index size, Index outputs) {
-    const Index room = size - 1 + axis.before - tap * axis.dilation;
-    return room < 0 ? 0 : std::min(outputs, room / axis.stride + 1);
-  };
-  const Index kernel = s.window.x.kernel;
-  const Index inner = std::min(first_inside(s.window.x, 0), across);
-  const Index outer = std::max(inner, end_inside(s.window.x, kernel - 1, s.width, across));
-  for (Index n = 0; n < s.images; ++n)
-    for (Index i = 0; i < s.out_height(); ++i)
-      for (Index r = 0; r < s.window.y.kernel; ++r) {
-        const Index y = i * s.window.y.stride - s.window.y.before + r * s.window.y.dilation;
-        if (y < 0 || y >= s.height) continue;
-        for (Index c = mine.begin; c < mine.end; c += width) {
-          args.channels = std::min(width, mine.end - c);
-          const T* x_row = call.x + (n * s.height + y) * s.width * s.channels + c;
-          const T* dz_row = call.dz + (n * s.out_height() + i) * across * s.filters + c;
-          T* sums = panels + c * taps + r * kernel * width;
-          for (Index o = inner; o < outer; o += most_outputs)
-            add(x_row, dz_row, sums, o, std::min(most_outputs, outer - o), 0, kernel);
-          for (Index t = 0; t < kernel; ++t) {
-            const Index begin = first_inside(s.window.x, t), end = end_inside(s.window.x, t, s.width, across);
-            for (Index o = begin; o < std::min(end, inner); ++o) add(x_row, dz_row, sums, o, 1, t, 1);
-            for (Index o = std::max(begin, outer); o < end; ++o) add(x_row, dz_row, sums, o, 1, t, 1);
-          }
-        }
+class DepthwiseGradient {
+ public:
+  DepthwiseGradient(const Kernels<T>& kernels, const ConvWeights<T>& call)
+      : kernels_(kernels),
+        call_(call),
+        s_(call.sizes),
+        width_(panel_width(kernels.gemm, s_.channels)),
+        inner_(whole_windows(s_.window.x, s_.out_width(), s_.width)) {}
+
+  static Index parts(const ConvSizes& s) { return std::clamp<Index>(s.images * s.out_height(), 1, 16); }
+
+  void run(const Team& team, T* sums, Index size) {
+    const Index count = parts(s_), rows = s_.images * s_.out_height();
+    team.deal(count, [&](Index part) {
+      T* mine = sums + part * size;
+      if (part > 0 || !call_.accumulate) std::fill_n(mine, size, T(0));
+      for (Index row = cut(rows, count, part); row < cut(rows, count, part + 1); ++row)
+        add_row(row / s_.out_height(), row % s_.out_height(), mine);
+    });
+  }
+
+ private:
+  void add_row(Index image, Index i, T* sums) const {
+    const WindowAxis &down = s_.window.y, &across = s_.window.x;
+    const Span rows = taps_inside(down, i, s_.height);
+    if (rows.size() <= 0) return;
+    const Index y = i * down.stride - down.before + rows.begin * down.dilation, outputs = s_.out_width();
+    const Index taps = s_.depth();
+    DepthwiseGradArgs<T> args;
+    args.rows = rows.size();
+    args.tap_row = down.dilation * s_.width * s_.channels;
+    args.sums_row = across.kernel * width_;
+    args.tap_col = across.dilation * s_.channels;
+    args.x_step = across.stride * s_.channels;
+    args.dz_step = s_.filters;
+    args.width = width_;
+    for (Index c = 0; c < s_.channels; c += width_) {
+      args.channels = std::min(width_, s_.channels - c);
+      const T* const x = call_.x + (image * s_.height + y) * s_.width * s_.channels + c;
+      const T* const dz = call_.dz + (image * s_.out_height() + i) * outputs * s_.filters + c;
+      T* const first = sums + c * taps + rows.begin * args.sums_row;
+      for (Index o = 0, count; o < outputs; o += count) {
+        const Span inside = taps_inside(across, o, s_.width);
+        count = o >= inner_.begin && o < inner_.end ? std::min(most_outputs, inner_.end - o) : 1;
+        if (inside.size() <= 0) continue;
+        args.outputs = count;
+        args.taps = inside.size();
+        args.x = x + (o * across.stride - across.before + inside.begin * across.dilation) * s_.channels;
+        args.dz = dz + o * s_.filters;
+        args.sums = first + inside.begin * width_;
+        kernels_.depthwise.weights[pieces(args.channels, kernels_.gemm.lanes) - 1](args);
       }
-}
+    }
+  }
+
+  const Kernels<T>& kernels_;
+  const ConvWeights<T>& call_;
+  const ConvSizes& s_;
+  const Index width_;  // of a panel
+  const Span inner_;   // outputs along a row with all taps
+};
 
 }  // namespace
 
@@ -273,48 +286,43 @@ const char* conv_path(const ConvWeights<T>& call) {
 // Fewer images may go another way than so many.
 template <class T>
 Index conv_workspace(const Kernels<T>& kernels, const ConvWeights<T>& call) {
-  const ConvPath path = weights_path(call.sizes);
+  const ConvSizes& s = call.sizes;
+  const ConvPath path = weights_path(s);
   if (path == ConvPath::gemm) return gemm_workspace(kernels, as_gemm(call));
   const GemmKernels<T>& k = kernels.gemm;
-  Index parts = WeightGradient<T>::parts(k, call.sizes),
-        own = WeightGradient<T>::workspace_size(k, call.sizes);
+  const bool depthwise = path == ConvPath::depthwise;
+  Index parts = depthwise ? DepthwiseGradient<T>::parts(s) : WeightGradient<T>::parts(k, s),
+        own = depthwise ? 0 : WeightGradient<T>::workspace_size(k, s);
   if (is_winograd(path))
     for (ConvPath way : {ConvPath::winograd, ConvPath::winograd4}) {
       const WinogradWeights<T> w = as_winograd(call, way);
       parts = std::max(parts, winograd_parts(kernels, w));
       own = std::max(own, winograd_workspace(kernels, w));
     }
-  return checked_mul(checked_add(checked_mul(parts, sums_size(k, call.sizes)), own),
-                     static_cast<Index>(sizeof(T)));
+  return checked_mul(checked_add(checked_mul(parts, sums_size(k, s)), own), static_cast<Index>(sizeof(T)));
 }
 
 template <class T>
 void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& call, void* workspace) {
-  const ConvPath path = weights_path(call.sizes);
-  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
   const ConvSizes& s = call.sizes;
+  const ConvPath path = weights_path(s);
+  if (path == ConvPath::gemm) return gemm(kernels, team, as_gemm(call), workspace);
+  // Depthwise, the filters of one channel each are one group of panels.
+  const bool depthwise = path == ConvPath::depthwise;
   const GemmKernels<T>& k = kernels.gemm;
-  const Index depth = s.depth(), filters = s.group_filters(), group = panel_elements(k, depth, filters);
+  const Index depth = s.depth(), groups = depthwise ? 1 : s.groups, filters = s.filters / groups;
+  const Index group = panel_elements(k, depth, filters), size = sums_size(k, s);
   T* const panels = static_cast<T*>(team.common(workspace));
-  if (is_depthwise(s)) {
-    if (call.accumulate) {
-      to_panels(k, team, {call.dweight, depth, s.filters, 1, depth}, panels);
-      team.barrier();
-    }
-    depthwise_gradient(kernels, team, call, panels);
-    team.barrier();
-    from_panels_of_transpose(k, team, depth, s.filters, panels, call.dweight);
-    team.barrier();
-    return;
-  }
   if (call.accumulate) {
-    for (Index g = 0; g < s.groups; ++g)
+    for (Index g = 0; g < groups; ++g)
       to_panels(k, team, {call.dweight + g * filters * depth, depth, filters, 1, depth}, panels + g * group);
     team.barrier();
   }
-  const Index size = sums_size(k, s);
   Index parts;
-  if (is_winograd(path)) {
+  if (depthwise) {
+    parts = DepthwiseGradient<T>::parts(s);
+    DepthwiseGradient<T>(kernels, call).run(team, panels, size);
+  } else if (is_winograd(path)) {
     WinogradWeights<T> w = as_winograd(call, path);
     w.panels = panels;
     w.parts = parts = winograd_parts(kernels, w);
@@ -332,7 +340,7 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& cal
                           panels + mine.begin);
     team.barrier();
   }
-  for (Index g = 0; g < s.groups; ++g)
+  for (Index g = 0; g < groups; ++g)
     from_panels_of_transpose(k, team, depth, filters, panels + g * group, call.dweight + g * filters * depth);
   team.barrier();  // the leading member's workspace is its own again
 }

@@ -152,10 +152,11 @@ struct SkinnyKernels {
 
 // A row of outputs of a depthwise convolution, for a panel of channels: for c < channels
 //   out[o out_step + c] = act(bias[c] + sum over r, s of x[o x_step + r tap_row + s tap_col + c] w[r, s, c])
-// with the taps of w `width` apart, zeros beyond the channels. `act` as for a tile.
+// with the taps of a row of w `width` apart, its rows weight_row, zeros beyond the channels. `act` as for a
+// tile.
 template <class T>
 struct DepthwiseArgs {
-  Index taps_y, taps_x, tap_row, tap_col;
+  Index taps_y, taps_x, tap_row, tap_col, weight_row;
   Index outputs, x_step, out_step;
   Index channels;
   const T* x;
@@ -167,10 +168,11 @@ struct DepthwiseArgs {
   T slope;
 };
 
-// sums[s width + c] += sum over o of x[o x_step + s tap_col + c] dz[o dz_step + c], s < taps; zeros are added
-// beyond the channels.
+// sums[r sums_row + s width + c] += sum over o of x[o x_step + r tap_row + s tap_col + c] dz[o dz_step + c],
+// r < rows, s < taps; zeros are added beyond the channels.
 template <class T>
 struct DepthwiseGradArgs {
+  Index rows, tap_row, sums_row;
   Index taps, tap_col;
   Index outputs, x_step, dz_step;  // at most 384 outputs
   Index channels;

@@ -98,6 +98,18 @@ void fuse_derivatives(Graph& graph, const std::vector<ValueId>& keep) {
       });
 }
 
+// max_pool_grad puts every element of dy in one place among zeros: sums over all places, a bias's gradient,
+// are those of dy.
+void sum_before_spreading(Graph& graph) {
+  for (Node& node : graph.nodes) {
+    if (node.op != OpKind::sum_rows) continue;
+    const int source = graph.producer(node.in[0]);
+    if (source < 0) continue;
+    const Node& spread = graph.nodes[static_cast<std::size_t>(source)];
+    if (spread.op == OpKind::max_pool_grad) node.in[0] = spread.in[0];
+  }
+}
+
 // grad += dW: where the op that makes dW can add to what its result holds, the separate addition goes.
 void fuse_accumulation(Graph& graph, const std::vector<ValueId>& keep) {
   fold(
@@ -140,6 +152,7 @@ void fuse_loss(Graph& graph, ValueId loss) {
 
 void fuse(Graph& graph, const std::vector<ValueId>& keep) {
   remove_dead(graph, keep);
+  sum_before_spreading(graph);
   fold_norms(graph, keep);
   fuse_residuals(graph, keep);
   fuse_activations(graph, keep);

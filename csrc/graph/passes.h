@@ -21,7 +21,8 @@ void pool_first(Graph& graph, const std::vector<ValueId>& keep);
 ValueId differentiate(Graph& graph, ValueId output, ValueId seed, ValueId input, bool want_input,
                       bool accumulate);
 
-// Removes nodes whose results nobody needs, and second values that nobody reads. Then joins an activation to
+// Removes nodes whose results nobody needs, and second values that nobody reads; sums what max_pool_grad
+// spreads before it does. Then joins an activation to
 // the dense op before it, and an activation's derivative to the product before it, where no other node reads
 // what lies between. Values in `keep` are needed and stay as they are.
 void fuse(Graph& graph, const std::vector<ValueId>& keep);
