@@ -118,6 +118,19 @@ def test_layers_do_what_the_ops_do(isa: str, dtype: str) -> None:
     np.testing.assert_array_equal(net.predict(x[0]), net.predict(x[:1])[0])
 
 
+@pytest.mark.parametrize("window", [(2, None, 0), (3, 2, 1)])
+def test_a_bias_before_pooling(isa: str, window: tuple[int, int | None, int]) -> None:
+    """Its gradient, a sum over all pixels of what the pool's spreads, is made before that: of dy alone. Whole
+    numbers, so that both are exact; windows overlap in the second."""
+    rng = np.random.default_rng(3)
+    x, net = distinct((5, 9, 8, 2)), network((9, 8, 2), gm.Conv2d(2, 6, 1), gm.MaxPool2d(*window))
+    y = net.forward(x, training=True)
+    dy = rng.integers(-9, 10, y.shape).astype(float)
+    net.backward(dy)
+    dz = gm.ops.max_pool2d_backward(dy, gm.ops.conv2d(x, net[0].weight, net[0].bias), *window)
+    np.testing.assert_array_equal(net[0].bias.grad, dz.sum((0, 1, 2)))
+
+
 def test_sequences_are_images_of_height_one(isa: str) -> None:
     x = np.random.default_rng(2).standard_normal((3, 12, 4))
     for options in [
