@@ -85,10 +85,11 @@ double cost_of_weights(const Made& m, Index outputs) {
          pairs * t.filters;
 }
 
-// Winograd's where it should take less than 1 / 1.3 of the direct path's time: what follows is an estimate,
-// and plain sums have the smaller errors.
-// `cost` of them with so many outputs along a tile, and of the direct path with 0.
+// Of Winograd's way with so many outputs along a tile, and of the direct path with 0.
 using Cost = double (*)(const Made&, Index outputs);
+
+// Winograd's where it should take less than 1 / 1.3 of the direct path's time: `cost` is an estimate, and
+// plain sums have the smaller errors.
 ConvPath winograd_or_direct(const ConvSizes& s, const Made& made, Cost cost) {
   if (!fits_winograd(s) || s.strict) return ConvPath::direct;
   switch (wished()) {

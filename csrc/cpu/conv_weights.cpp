@@ -211,8 +211,8 @@ class WeightGradient {
   T *panels_, *dz_, *buffer_;
 };
 
-// The same for depthwise filters, sums in panels as (taps, channels): parts of all rows of outputs have sums
-// of their own, as few as they are. Nothing is padded: at the border an output has fewer taps.
+// The same for depthwise filters, sums in panels as (taps, channels). They are few: parts of all rows of
+// outputs have sums of their own. Nothing is padded: at the border an output has fewer taps.
 template <class T>
 class DepthwiseGradient {
  public:
