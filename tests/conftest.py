@@ -89,6 +89,13 @@ def set_copying() -> Iterator[Callable[[bool], None]]:
 
 
 @pytest.fixture
+def fill_workspaces() -> Iterator[Callable[[int | None], None]]:
+    """Fills the workspaces that are made from now on with a byte; with nothing again after the test."""
+    yield _core.fill_workspaces
+    _core.fill_workspaces(None)
+
+
+@pytest.fixture
 def copying(set_copying: Callable[[bool], None]) -> None:
     """A working copy of even the small networks of tests, where the batch has 16 rows or more."""
     set_copying(True)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_a_smaller_last_batch_of_1x1_convolutions(isa: str) -> None:
         # Sums of 1024 terms and more in another order, where the batch chooses another way.
         np.testing.assert_allclose(one, two, rtol=0, atol=32 * np.finfo(np.float32).eps)
     np.testing.assert_array_equal(whole.predict(x)[4], whole.predict(x[4:])[0])
+
+
+def test_nothing_is_read_that_was_not_written(
+    isa: str, fill_workspaces: Callable[[int | None], None]
+) -> None:
+    X, y = digits()
+    trained = []
+    for byte in (None, 0xFF):
+        fill_workspaces(byte)
+        layers = [
+            gm.Conv2d(1, 9, 5, padding=2), gm.BatchNorm(9), gm.Activation("relu"),
+            gm.Conv2d(9, 9, 3, "relu", groups=9), gm.Conv2d(9, 40, 3, "tanh", padding=1), gm.MaxPool2d(2),
+            gm.Conv2d(40, 20, 1), gm.GlobalAvgPool2d(), gm.Dense(None, 10),
+        ]  # fmt: skip
+        net = gm.Network(layers, input_shape=(8, 8, 1), rng=0)
+        net.fit(X[:150], y[:150], loss="cross_entropy", epochs=2, batch_size=64)
+        trained.append((*weights(net).values(), net.predict(X).tobytes()))
+    assert trained[0] == trained[1]
 
 
 def test_fit_of_bytes_is_that_of_numbers() -> None:

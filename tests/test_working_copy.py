@@ -85,6 +85,27 @@ def test_the_copy_is_trained_like_the_parameters(
         np.testing.assert_allclose(copy, parameter, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("widths", "samples", "batch"), NETWORKS)
+def test_nothing_is_read_that_was_not_written(
+    isa: str,
+    fill_workspaces: Callable[[int | None], None],
+    widths: list[int],
+    samples: int,
+    batch: int,
+    optimizer: Callable[[], gm.optim.Optimizer],
+) -> None:
+    """What pads the last panel of a gradient lay in the workspace, and a NaN there ended the run."""
+    x, y = data(widths, samples, "float32")
+    trained = []
+    for byte in (None, 0xFF):
+        fill_workspaces(byte)
+        net = gm.Network.mlp(widths, activation="relu", rng=1)
+        net.fit(x, y, loss="mse", optimizer=optimizer(), epochs=2, batch_size=batch)
+        trained.append(weights(net))
+    assert trained[0] == trained[1]
+
+
 LAYERS: list[Callable[[], list[gm.Layer]]] = [
     lambda: [gm.Flatten(), gm.Dense(20, 9, "relu"), gm.Dense(9, 3)],
     lambda: [gm.Flatten(), gm.Dropout(0.3), gm.Dense(20, 9, "tanh"), gm.Dense(9, 3)],

@@ -134,6 +134,7 @@ void bind_training(py::module_& m) {
       .def_property_readonly("partial", &PyTrainer::epochs)
       .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
   m.def("set_copying", &set_copying, py::arg("on").none(true));
+  m.def("fill_workspaces", &fill_workspaces, py::arg("byte").none(true));
 }
 
 }  // namespace gemmule::bindings

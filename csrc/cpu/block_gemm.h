@@ -252,7 +252,7 @@ class BlockGemm {
     tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
     place_columns(tile, cols, depth, panel);
     place_result(tile, strips.rows.begin, panel, cols);
-    if (prefetches_) prefetch_result(tile, strips.rows.size());
+    tile.fetch_c = prefetches_;
     strips.kernel[vectors - 1](tile);
   }
 
@@ -432,18 +432,14 @@ class BlockGemm {
     return {cut(depth_, depth_blocks(), pc), cut(depth_, depth_blocks(), pc + 1)};
   }
 
-  // Brings a tile of C into cache while the tile's sums are made.
-  static void prefetch_result(const TileArgs<T>& tile, Index rows) {
-    constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-    for (Index i = 0; i < rows; ++i)
-      for (Index j = 0; j < tile.cols; j += line) __builtin_prefetch(tile.c + i * tile.c_row + j, 1);
-  }
-
   void tell(Span rows, Span cols) const {
     for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
       const Index offset = offset_in_panels(rows.begin, panel);
-      call_.listener->take(*call_.listener, offset, rows.size() * panel_,
-                           keeps_ ? call_.c + offset : passing(panel, cols));
+      T* stretch = keeps_ ? call_.c + offset : passing(panel, cols);
+      // Tiles leave out what pads the last panel, and the workspace holds anything there.
+      for (Index i = 0; panel.end < panel.start + panel_ && i < rows.size(); ++i)
+        std::fill(stretch + i * panel_ + panel.end - panel.start, stretch + (i + 1) * panel_, T(0));
+      call_.listener->take(*call_.listener, offset, rows.size() * panel_, stretch);
     }
   }
 

@@ -40,6 +40,7 @@ struct TileArgs {
   const T* bias;  // nullptr, or `cols` long
   Act act;
   T slope;
+  bool fetch_c = false;  // into cache while the sums are made
 };
 
 template <class T>

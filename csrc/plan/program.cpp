@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 
 #include "graph/op.h"
@@ -19,6 +20,8 @@ std::atomic<bool>& verbose_flag() {
   }();
   return flag;
 }
+
+std::atomic<int> workspace_fill{-1};
 
 using Clock = std::chrono::steady_clock;
 
@@ -76,6 +79,8 @@ void report(const Program& program, const Node& node, const OpCall& call, Index 
 }  // namespace
 
 bool verbose() { return verbose_flag().load(std::memory_order_relaxed); }
+void fill_workspaces(std::optional<std::uint8_t> byte) { workspace_fill = byte ? int{*byte} : -1; }
+
 void set_verbose(bool on) { verbose_flag() = on; }
 
 Program::Program(const Backend& backend, Graph graph, Index capacity, std::vector<ValueId> keep, bool share)
@@ -204,6 +209,8 @@ std::unique_ptr<Execution> Program::checkout(int members) const {
   }
   execution->workspace_bytes = workspace_bytes(*execution);
   execution->workspace = Arena(checked_mul(execution->workspace_bytes, members));
+  if (const int fill = workspace_fill; fill >= 0)
+    std::memset(execution->workspace.data(), fill, static_cast<std::size_t>(execution->workspace.bytes()));
   return execution;
 }
 

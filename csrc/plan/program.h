@@ -110,4 +110,8 @@ class Lease {
 bool verbose();
 void set_verbose(bool on);
 
+// Test hook: what workspaces are filled with when they are made (0xff: NaN), as no op may read what it has
+// not written.
+void fill_workspaces(std::optional<std::uint8_t> byte);
+
 }  // namespace gemmule

@@ -29,6 +29,10 @@ def set_copying(on: bool | None) -> None:
     """Test hook: False trains the parameters where they lie, never a copy in panels; True copies even small
     ones; None goes by their size."""
 
+def fill_workspaces(byte: int | None) -> None:
+    """Test hook: new workspaces hold this byte everywhere (255: NaN), as no op may read what it has not
+    written; None leaves them zeroed."""
+
 def force_isa(name: str) -> None:
     """Use this ISA from now on. ValueError for an unknown name, DeviceError where the CPU lacks it."""
 
