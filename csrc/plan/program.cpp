@@ -152,8 +152,10 @@ void Program::find_barriers() {
 
 int Program::end_of(ValueId value) const { return graph_.producer(value) + 1; }
 
+// Members meet after every op. A single row's work takes twice its share of a batch's: weights stream by.
 int Program::team_size(Index rows) const {
-  return flops_per_row_ * static_cast<double>(rows) < serial_below ? 1 : num_threads();
+  const double flops = flops_per_row_ * static_cast<double>(std::max<Index>(rows, 2));
+  return flops < std::max(serial_below, op_serial_below * static_cast<double>(nodes())) ? 1 : num_threads();
 }
 
 Operand Program::operand(const Execution& execution, ValueId value, Index rows) const {

@@ -82,10 +82,54 @@ static void elementwise_grad(Formula formula, const LossArgs<T>& args, T scale, 
 
 // -- of rows -----------------------------------------------------------------------------------------------
 
+// log(sum_j exp z_j) - z[label], of few classes.
+template <class T>
+static void cross_entropy_of_few(const LossArgs<T>& args, double* sample_loss) {
+  const Index cols = args.cols;
+  const Smoothing<T> smoothing(args);
+  by_lanes<T>(args.rows, [&](Index r, Index count) {
+    const T* z = args.pred + r * cols;
+    Columns<T> column(count, cols, z);
+    const Vec<T> top = column.top();
+    const Vec<T> all = smoothing.any ? column.map([&](Vec<T> v) { return v - top; }) : Vec<T>{};
+    const Vec<T> shift = smoothing.any ? Vec<T>{} : top;
+    const Vec<T> sum = column.map([&](Vec<T> v) { return Math<T>::exp(v - shift); });
+    double log_sum[lanes<T>];
+    for (Index i = 0; i < lanes<T>; ++i) log_sum[i] = double(sum[i]);
+    for (Index i = 0; i < lanes<T>; i += lanes<double>)
+      store(log_sum + i, Math<double>::log(load(log_sum + i)));
+    for (Index i = 0; i < count; ++i) {
+      const double picked = double(z[i * cols + RowTarget<T>(args, r + i).label]) - double(top[i]);
+      sample_loss[r + i] =
+          log_sum[i] - (double(smoothing.keep) * picked + double(smoothing.rest) * double(all[i]));
+    }
+  });
+}
+
+// scale (softmax(z) - one-hot), of few classes; a row with a share of 0 becomes zeros.
+template <class T>
+static void cross_entropy_grad_of_few(const LossArgs<T>& args, T scale, const T* shares, T* dz) {
+  const Index cols = args.cols;
+  const Smoothing<T> smoothing(args);
+  by_lanes<T>(args.rows, [&](Index r, Index count) {
+    Columns<T> column(count, cols, args.pred + r * cols);
+    const Vec<T> factor = shares ? load_first(shares + r, count) : splat(scale);
+    make_softmax(column, factor);
+    if (shares || smoothing.any)
+      column.map([&](Vec<T> v) {
+        return Math<T>::select(factor == Vec<T>{}, Vec<T>{}, v - factor * smoothing.rest);
+      });
+    column.store(dz + r * cols);
+    for (Index i = 0; i < count; ++i)
+      dz[(r + i) * cols + RowTarget<T>(args, r + i).label] -= factor[i] * smoothing.keep;
+  });
+}
+
 // log(sum_j exp z_j) - z[label], or for a target t: -sum_j t_j log softmax(z)_j
 template <class T>
 static void cross_entropy(const LossArgs<T>& args, double* sample_loss) {
   const Index cols = args.cols;
+  if (args.labels && cols <= few_columns) return cross_entropy_of_few(args, sample_loss);
   const Smoothing<T> smoothing(args);
   for (Index r = 0; r < args.rows; ++r) {
     const RowTarget<T> target(args, r);
@@ -243,6 +287,8 @@ static void loss_grad(const LossArgs<T>& args, T scale, const T* shares, T* dpre
     elementwise_grad(formula, args, scale, shares, dpred);
   });
   if (done) return;
+  if (args.loss == Loss::cross_entropy && args.labels && args.cols <= few_columns)
+    return cross_entropy_grad_of_few(args, scale, shares, dpred);
   const auto kernel = classes                       ? hinge_of_classes_grad<T>
                       : of_probabilities(args.loss) ? probability_grad<T>
                                                     : cross_entropy_grad<T>;
