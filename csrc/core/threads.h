@@ -124,8 +124,8 @@ int default_threads();
 // Below this many floating-point operations (or bytes moved) a team costs more than it brings: waking two
 // threads and one barrier take 1-2 us, in which one core does about 2e5 operations.
 inline constexpr double serial_below = 4e5;
-// And so many for each op of a plan, after which the members meet: training 8-64-64-4 with 32 samples takes 25
-// us a step on two threads and 21 on one, with 128 (2.7e5 an op) 51 and 50 (Emerald Rapids).
+// And so many for each op of a plan, after which the members meet: training 8-64-64-4 with 32 samples takes
+// 25 us a step on two threads and 21 on one, with 128 (2.7e5 an op) 51 and 50 (Emerald Rapids).
 inline constexpr double op_serial_below = 1.5e5;
 
 }  // namespace gemmule
