@@ -113,7 +113,9 @@ static void cross_entropy_grad_of_few(const LossArgs<T>& args, T scale, const T*
   const Smoothing<T> smoothing(args);
   by_lanes<T>(args.rows, [&](Index r, Index count) {
     Columns<T> column(count, cols, args.pred + r * cols);
-    const Vec<T> factor = shares ? load_first(shares + r, count) : splat(scale);
+    const Vec<T> factor = !shares             ? splat(scale)
+                          : count == lanes<T> ? load(shares + r)
+                                              : load_first(shares + r, count);
     make_softmax(column, factor);
     if (shares || smoothing.any)
       column.map([&](Vec<T> v) {
