@@ -94,7 +94,7 @@ def test_hinge_is_scikit_learns(isa: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-@pytest.mark.parametrize("classes", [1, 2, 3, 10, 16, 17, 64])
+@pytest.mark.parametrize("classes", [2, 3, 10, 16, 17, 64])
 def test_label_smoothing(isa: str, dtype: type, smoothing: float, classes: int) -> None:
     rng = np.random.default_rng(2)
     z = (rng.standard_normal((21, classes)) * 3).astype(dtype)
