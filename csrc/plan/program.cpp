@@ -79,9 +79,9 @@ void report(const Program& program, const Node& node, const OpCall& call, Index 
 }  // namespace
 
 bool verbose() { return verbose_flag().load(std::memory_order_relaxed); }
-void fill_workspaces(std::optional<std::uint8_t> byte) { workspace_fill = byte ? int{*byte} : -1; }
-
 void set_verbose(bool on) { verbose_flag() = on; }
+
+void fill_workspaces(std::optional<std::uint8_t> byte) { workspace_fill = byte ? int{*byte} : -1; }
 
 Program::Program(const Backend& backend, Graph graph, Index capacity, std::vector<ValueId> keep, bool share)
     : backend_(backend), graph_(std::move(graph)), capacity_(capacity) {
