@@ -82,10 +82,11 @@ def direct_convolutions(force_conv: Callable[[str], None]) -> None:
 
 
 @pytest.fixture
-def set_copying() -> Iterator[Callable[[bool], None]]:
-    """Whether `fit` trains a working copy or the parameters where they lie; restored after the test."""
-    yield _core.set_copying
-    _core.set_copying(None)
+def force_training() -> Iterator[Callable[[str], None]]:
+    """The form in which `fit` trains where the network allows it, see `_core.force_training`; chosen by sizes
+    again after the test."""
+    yield _core.force_training
+    _core.force_training("")
 
 
 @pytest.fixture
@@ -96,9 +97,17 @@ def fill_workspaces() -> Iterator[Callable[[int | None], None]]:
 
 
 @pytest.fixture
-def copying(set_copying: Callable[[bool], None]) -> None:
-    """A working copy of even the small networks of tests, where the batch has 16 rows or more."""
-    set_copying(True)
+def copying(force_training: Callable[[str], None]) -> None:
+    """A working copy of even the small networks of tests."""
+    force_training("copied")
+
+
+@pytest.fixture(params=["copied", "riding"])
+def riding(request: pytest.FixtureRequest, force_training: Callable[[str], None]) -> str:
+    """Updates ride on the gradients' ops: of a working copy, and of the stored parameters."""
+    form: str = request.param
+    force_training(form)
+    return form
 
 
 @pytest.fixture(scope="session")

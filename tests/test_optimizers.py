@@ -176,23 +176,22 @@ def test_a_run_in_parts_has_the_bits_of_the_whole(name: str, batch_size: int) ->
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_working_copy_is_trained_like_the_parameters(
-    isa: str, set_copying: Callable[[bool], None], name: str
-) -> None:
-    """Both add the same float64 terms, perhaps in another order: some tens of steps of about 1e-16 each,
+def test_all_forms_train_alike(isa: str, force_training: Callable[[str], None], name: str) -> None:
+    """All add the same float64 terms, perhaps in another order: some tens of steps of about 1e-16 each,
     times the growth of a difference through training and, for Muon, through Newton-Schulz, stay under 1e-10.
     Lion jumps where a sign does, which no sum of these data comes near."""
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((100, 20)), rng.standard_normal((100, 7))
     trained = []
-    for copying in (True, False):
-        set_copying(copying)
+    for form in ("stepped", "riding", "copied"):
+        force_training(form)
         net, optimizer = gm.Network.mlp([20, 33, 7], activation="tanh", rng=1, dtype="float64"), EVERY[name]()
         net.fit(x, y, loss="mse", optimizer=optimizer, epochs=4, batch_size=32)
         averages = [] if optimizer.ema is None else list(optimizer.average(net).values())
         trained.append([*net.state_dict().values(), *averages, *(p.grad for _, p in net.named_parameters())])
-    for copy, parameter in zip(*trained, strict=True):
-        np.testing.assert_allclose(copy, parameter, rtol=1e-10, atol=1e-10)
+    for one, *others in zip(*trained, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", EVERY)

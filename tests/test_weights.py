@@ -1,6 +1,7 @@
 """sample_weight and class_weight: what samples count in losses and metrics."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 from helpers import Array, Doubling, classification, classifier, regression, weights
 
 import gemmule as gm
-from gemmule import _core
 
 X, Y = classification()
 COUNTS = np.random.default_rng(3).integers(0, 4, len(X))
@@ -44,19 +44,18 @@ LOSSES = ["mse", "mae", "huber", "poisson", "bce_with_logits", "cross_entropy", 
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, "cross_entropy_of_softmax"])
-@pytest.mark.parametrize("copies", [True, False])
-def test_whole_weights_are_repeated_rows(isa: str, loss: str, copies: bool) -> None:
+@pytest.mark.parametrize("form", ["stepped", "riding", "copied"])
+def test_whole_weights_are_repeated_rows(
+    isa: str, loss: str, form: str, force_training: Callable[[str], None]
+) -> None:
     """On full batches: the same training, losses and metrics, weight 0 being no row."""
     metric = "accuracy" if loss.startswith(("cross", "hinge", "bce")) else "mse"
     options = {"optimizer": gm.SGD(0.1, momentum=0.9), "metrics": [metric, "r2" if metric == "mse" else "f1"]}
     net, x, y = case(loss)
     other = copy.deepcopy(net)
-    _core.set_copying(copies)
-    try:
-        weighted = fit(net, x, y, loss, sample_weight=COUNTS, **copy.deepcopy(options))
-        repeated = fit(other, x[REPEATED], y[REPEATED], loss, **options)
-    finally:
-        _core.set_copying(True)
+    force_training(form)
+    weighted = fit(net, x, y, loss, sample_weight=COUNTS, **copy.deepcopy(options))
+    repeated = fit(other, x[REPEATED], y[REPEATED], loss, **options)
     assert_close(net, other)
     for key in weighted:
         np.testing.assert_allclose(weighted[key], repeated[key], rtol=1e-9, err_msg=key)

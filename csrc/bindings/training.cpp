@@ -1,4 +1,7 @@
 // The epoch loop and the optimizer step.
+#include <map>
+#include <optional>
+
 #include "bindings/bindings.h"
 #include "bindings/programs.h"
 #include "bindings/updates.h"
@@ -110,6 +113,16 @@ struct PyTrainer {
   FitResult result;
 };
 
+void force_training(const std::string& form) {
+  using Form = Trainer::Form;
+  static const std::map<std::string, std::optional<Form>> forms{
+      {"", std::nullopt}, {"stepped", Form::stepped}, {"riding", Form::riding}, {"copied", Form::copied}};
+  const auto found = forms.find(form);
+  require(found != forms.end(), ErrorKind::value, "force_training: \"", form,
+          "\", expected \"stepped\", \"riding\", \"copied\" or \"\"");
+  Trainer::force(found->second);
+}
+
 }  // namespace
 
 void bind_training(py::module_& m) {
@@ -133,7 +146,7 @@ void bind_training(py::module_& m) {
       .def_property_readonly("epochs_done", [](const PyTrainer& self) { return self.result.epochs; })
       .def_property_readonly("partial", &PyTrainer::epochs)
       .def("describe", [](PyTrainer& self) { return self.trainer.describe(); });
-  m.def("set_copying", &set_copying, py::arg("on").none(true));
+  m.def("force_training", &force_training, py::arg("form"));
   m.def("fill_workspaces", &fill_workspaces, py::arg("byte").none(true));
 }
 

@@ -92,7 +92,7 @@ struct Updater : Listener<T> {
       : Listener<T>{[](const Listener<T>& self, Index offset, Index count, const T* grad) {
                       update_stretch(static_cast<const Updater&>(self).call, offset, count, grad);
                     },
-                    wanted.keep_gradient},
+                    wanted.keep_gradient, reinterpret_cast<const T*>(wanted.target.value)},
         call(wanted) {}
   const UpdateCall& call;
 };
@@ -101,9 +101,15 @@ template <class T>
 void matmul(const OpCall& call) {
   Gemm<T> g = matmul_gemm<T>(call);
   if (!call.update) return run_gemm<T>(call, g);
-  const Updater<T> updater(*call.update);
-  g.listener = &updater;
+  if (gemm_tells(kernels<T>(), g)) {
+    const Updater<T> updater(*call.update);
+    g.listener = &updater;
+    return run_gemm<T>(call, g);
+  }
   run_gemm<T>(call, g);
+  call.team.barrier();
+  const Span part = call.team.share(call.out.count(), line);
+  update_stretch(*call.update, part.begin, part.size(), call.out.as<const T>() + part.begin);
 }
 
 template <class T>

@@ -33,24 +33,30 @@ class BlockGemm {
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
     tiles_ = pieces(block.rows.size(), k_.rows);
     if (tiles_ > 0) height_ = block.rows.size() / tiles_, higher_ = block.rows.size() % tiles_;
-    most_run_ = by_panels_      ? (call.listener ? tiles_heard_of(k_, panel_) : tiles_)
-                : call.listener ? tiles_heard
-                                : 1;
+    const bool told_panels = call.listener && call.c_form == Form::panels;
+    most_run_ = by_panels_    ? (told_panels ? tiles_heard_of(k_, panel_) : tiles_)
+                : told_panels ? tiles_heard
+                              : 1;
     at_once_ = by_columns() ? tiles_heard : 1;
     keeps_strips_ = keeps_strips(k_, call);
     prefetches_ =
         block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
     workspace_ = strips_ = workspace;
     packed_ = strips_ + strips_size(k_, call);
-    passing_ = packed_ + packed_size(k_, call.b.cols, depth_);
+    passing_ = packed_ + 2 * packed_size(k_, call.b.cols, depth_);
+    passing_row_ = call.c_form == Form::panels ? panel_ : block_columns(k_, call.b.cols);
   }
 
   static Index strip_size(const GemmKernels<T>& k, Index depth) {
     return round_up(k.rows * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
   }
   static Index passing_size(const GemmKernels<T>& k, Index n) {
-    const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block), panel = panel_width(k, n);
-    return std::max(cols * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
+    const Index panel = panel_width(k, n);
+    return std::max(block_columns(k, n) * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
+  }
+  // The most columns of a block of B, in whole panels.
+  static Index block_columns(const GemmKernels<T>& k, Index n) {
+    return std::min(round_up(n, k.vectors * k.lanes), k.column_block);
   }
   // Whether it is made panel by panel, each from end to end, with all strips of A: where those fit L2, or few
   // rows are read in place.
@@ -76,16 +82,18 @@ class BlockGemm {
     return keeps_strips(k, call) ? all_strips(k, call) : few;
   }
   static Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
-    const Index cols = std::min(round_up(n, k.vectors * k.lanes), k.column_block);
-    return round_up(cols * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
+    return round_up(block_columns(k, n) * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
   }
 
-  // Whether the team packs for all: where packing is a small part of much work, and A and B are both packed.
+  // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
+  // members on their own would pack much of them again. What another member packed comes from its cache: 256 x
+  // 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
+  // Rapids).
   static bool together(const Team& team, const Gemm<T>& call) {
-    const double multiplications = static_cast<double>(call.a.rows) * static_cast<double>(call.b.cols) *
-                                   static_cast<double>(call.a.cols);
+    const double m = static_cast<double>(call.a.rows), n = static_cast<double>(call.b.cols),
+                 k = static_cast<double>(call.a.cols), again = (team.size() - 1) * std::min(m, n);
     return team.meets() && call.b_form == Form::strided && call.c_form == Form::strided &&
-           !b_in_place(call) && multiplications >= 2.5e7;
+           !b_in_place(call) && m * n * k >= 2.5e7 && again > (m + n) / 4;
   }
 
   void run() {
@@ -252,7 +260,11 @@ class BlockGemm {
     tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
     place_columns(tile, cols, depth, panel);
     place_result(tile, strips.rows.begin, panel, cols);
-    tile.fetch_c = prefetches_;
+    tile.fetch_row = call_.c_row;
+    if (call_.listener && call_.c_form == Form::strided)
+      tile.fetch = call_.listener->follows + strips.rows.begin * call_.c_row + panel.begin;
+    else
+      tile.fetch = prefetches_ ? tile.c : nullptr, tile.fetch_row = tile.c_row;
     strips.kernel[vectors - 1](tile);
   }
 
@@ -324,7 +336,7 @@ class BlockGemm {
     tile.beta = first ? call_.beta : T(1);
     tile.act = last ? act_in_registers(call_) : Act::identity;
     tile.slope = call_.slope;
-    tile.c_row = call_.c_form == Form::panels ? panel_ : call_.c_row;
+    tile.c_row = keeps_ && call_.c_form == Form::strided ? call_.c_row : passing_row_;
     strips.kernel = place_rows(tile, t, depth);
     return strips;
   }
@@ -424,7 +436,8 @@ class BlockGemm {
   }
   // Where the rows of a panel pass through that are told of and not kept.
   T* passing(const Panel& panel, Span cols) const {
-    return by_panels_ ? passing_ : passing_ + (panel.begin - cols.begin) * tiles_heard * k_.rows;
+    if (by_panels_) return passing_;
+    return passing_ + (panel.begin - cols.begin) * (call_.c_form == Form::panels ? tiles_heard * k_.rows : 1);
   }
 
   Index depth_blocks() const { return std::max<Index>(1, pieces(depth_, k_.depth_block)); }
@@ -433,13 +446,22 @@ class BlockGemm {
   }
 
   void tell(Span rows, Span cols) const {
+    const Listener<T>& listener = *call_.listener;
+    if (call_.c_form == Form::strided) {
+      for (Index i = rows.begin; i < rows.end; ++i) {
+        const Index offset = i * call_.c_row + cols.begin;
+        listener.take(listener, offset, cols.size(),
+                      keeps_ ? call_.c + offset : passing_ + (i - rows.begin) * passing_row_);
+      }
+      return;
+    }
     for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
       const Index offset = offset_in_panels(rows.begin, panel);
       T* stretch = keeps_ ? call_.c + offset : passing(panel, cols);
       // Tiles leave out what pads the last panel, and the workspace holds anything there.
       for (Index i = 0; panel.end < panel.start + panel_ && i < rows.size(); ++i)
         std::fill(stretch + i * panel_ + panel.end - panel.start, stretch + (i + 1) * panel_, T(0));
-      call_.listener->take(*call_.listener, offset, rows.size() * panel_, stretch);
+      listener.take(listener, offset, rows.size() * panel_, stretch);
     }
   }
 
@@ -458,6 +480,7 @@ class BlockGemm {
   T* strips_;
   T* packed_;
   T* passing_;
+  Index passing_row_;
 };
 
 }  // namespace gemmule::cpu

@@ -110,7 +110,7 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const GemmKernels<T>& g = kernels.gemm;
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const Index strips = BlockGemm<T>::strips_size(g, call);
-  const Index passing = call.c_form == Form::panels ? BlockGemm<T>::passing_size(g, n) : 0;
+  const Index passing = BlockGemm<T>::passing_size(g, n);
   const Index as_it_is = 2 * BlockGemm<T>::packed_size(g, n, k) + passing;
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
@@ -164,6 +164,11 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
 }
 
 template <class T>
+bool gemm_tells(const Kernels<T>& kernels, const Gemm<T>& call) {
+  return call.precision == Precision::full && !is_plain_column(call) && select(kernels, call) == Path::blocks;
+}
+
+template <class T>
 void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void* workspace) {
   T* memory = static_cast<T*>(workspace);
   if constexpr (std::is_same_v<T, float>)
@@ -201,6 +206,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
   template int gemm_members<T>(const Gemm<T>&, int);                    \
   template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
   template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \
+  template bool gemm_tells<T>(const Kernels<T>&, const Gemm<T>&); \
   template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);
 GEMMULE_INSTANTIATE(float)
 GEMMULE_INSTANTIATE(double)

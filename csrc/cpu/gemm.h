@@ -23,12 +23,13 @@ Index panel_elements(const GemmKernels<T>& k, Index rows, Index cols) {
   return checked_mul(rows, round_up(cols, panel_width(k, cols)));
 }
 
-// Is given every stretch of a C in panels, `count` elements from `offset` on, as soon as it is complete and
-// while it is in cache. A C that nobody else reads need not be stored: `keep` says whether it must be.
+// Is given every stretch of C, `count` elements from `offset` on, as soon as it is complete and while it is in
+// cache. A C that nobody else reads need not be stored: `keep` says whether it must be.
 template <class T>
 struct Listener {
   void (*take)(const Listener& self, Index offset, Index count, const T* stretch);
   bool keep;
+  const T* follows = nullptr;  // what `take` reads beside each stretch of a dense C, at the same offset: fetched
 };
 
 template <class T>
@@ -40,7 +41,7 @@ struct Gemm {
   Form a_form = Form::strided;  // or panels, or listed with a B or a C in panels
   Form b_form = Form::strided;
   Form c_form = Form::strided;            // or panels, then with neither bias nor activation
-  const Listener<T>* listener = nullptr;  // of a C in panels
+  const Listener<T>* listener = nullptr;  // where gemm_tells
   const T* const* a_list = nullptr;       // of a listed A
   T alpha = 1, beta = 0;
   const T* bias = nullptr;  // N
@@ -70,6 +71,10 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
 // How this product is computed, for people: "packed", "a in place", "b in place", "in place", "turned over".
 template <class T>
 const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call);
+
+// Whether this product tells a listener. C is in panels or dense.
+template <class T>
+bool gemm_tells(const Kernels<T>& kernels, const Gemm<T>& call);
 
 // Called by every member of the team; `workspace` is the member's own. No sum is divided over members, so the
 // result does not depend on the size of the team. Ends without a barrier.

@@ -40,7 +40,8 @@ struct TileArgs {
   const T* bias;  // nullptr, or `cols` long
   Act act;
   T slope;
-  bool fetch_c = false;  // into cache while the sums are made
+  const T* fetch = nullptr;  // lines as many as C's, brought into cache while the sums are made
+  Index fetch_row = 0;
 };
 
 template <class T>

@@ -17,7 +17,9 @@ bool reads_as_dense(const Node& node, std::size_t place, bool matrix) {
   return place == 2 && node.op == OpKind::dense;
 }
 
-bool takes_panels(const Graph& graph) {
+}  // namespace
+
+bool updates_may_ride(const Graph& graph) {
   bool any = false;
   for (const Node& node : graph.nodes) {
     // Python may look at the parameters, and may throw.
@@ -36,12 +38,8 @@ bool takes_panels(const Graph& graph) {
   return any;
 }
 
-}  // namespace
-
-bool prefer_panels(Graph& graph) {
-  if (!takes_panels(graph)) return false;
+void prefer_panels(Graph& graph) {
   for (ParameterRef& p : graph.parameters) p.panels = graph.info(p.value).dims.rank() == 2;
-  return true;
 }
 
 void prefer_listed(Graph& graph, ValueId input, Index outputs) {

@@ -32,10 +32,13 @@ void fold_norms(Graph& graph, const std::vector<ValueId>& keep);
 bool join_activation(Node& norm, const Attrs& activation);
 void fuse_norm_derivatives(Graph& graph, const std::vector<ValueId>& keep);
 
-// Lets weight matrices, and their gradients, lie in the backend's panels: only where every op that touches a
-// parameter or makes its gradient can take that, and no Python op runs between them; otherwise nothing
-// changes and the answer is false.
-bool prefer_panels(Graph& graph);
+// Whether the update of a parameter may ride on the op that makes its gradient, and weight matrices lie in
+// the backend's panels: every op that touches a parameter or makes a gradient can take that, and no Python op
+// runs between them.
+bool updates_may_ride(const Graph& graph);
+
+// Lets weight matrices, and their gradients, lie in the backend's panels, in a graph where updates may ride.
+void prefer_panels(Graph& graph);
 
 // Lets the rows of `input` lie where the data set has them, in a graph whose weights are in panels: only
 // where none but dense ops of at most `outputs` columns read it, and the products of their gradients.

@@ -17,14 +17,14 @@ std::string dims_of(const Graph& graph, ValueId id) {
   return text + (info.dims.rank() ? ")" : ",)");
 }
 
-// Whether parameters are trained on a copy in panels, where updates ride on the ops that make gradients.
+// Whether parameters are trained on a copy in panels.
 bool trains_a_copy(const Graph& graph) {
   return std::any_of(graph.parameters.begin(), graph.parameters.end(),
                      [](const ParameterRef& p) { return p.panels; });
 }
 
 // What the compiler joined into this node.
-std::string fused(const Graph& graph, const Node& node) {
+std::string fused(const Graph& graph, const Node& node, bool updates_ride) {
   std::string text;
   if (node.op == OpKind::dense || node.op == OpKind::conv2d) {
     if (node.attrs.scaled)
@@ -51,7 +51,7 @@ std::string fused(const Graph& graph, const Node& node) {
   if (node.op == OpKind::activation || node.op == OpKind::activation_grad) text += name_of(node.attrs.act);
   if (node.op == OpKind::loss || node.op == OpKind::loss_grad) text += name_of(node.attrs.loss);
   if (node.attrs.accumulate) text += "+= ";
-  if (graph.value(node.out).home == Home::gradient && trains_a_copy(graph)) text += "+ update";
+  if (graph.value(node.out).home == Home::gradient && updates_ride) text += "+ update";
   return text;
 }
 
@@ -67,7 +67,7 @@ std::string kilobytes(Index bytes) {
 
 }  // namespace
 
-std::string Program::describe(const std::string& title) const {
+std::string Program::describe(const std::string& title, bool updates_ride) const {
   std::string text = title + ": " + std::to_string(nodes()) + " ops, batch " + std::to_string(capacity_) +
                      ", " + name_of(graph_.type) + ", " + backend_.name + " (" + backend_.variant() + ", " +
                      std::to_string(team_size(capacity_)) + " threads)\n";
@@ -87,7 +87,7 @@ std::string Program::describe(const std::string& title) const {
                              : offset < 0                   ? "view"
                                                             : "arena + " + std::to_string(offset);
     std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, called(node).c_str(),
-                  fused(graph_, node).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
+                  fused(graph_, node, updates_ride).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
                   flops * 1e-6, home.c_str());
     text += line;
     total += flops;

@@ -65,7 +65,7 @@ class Program {
   void bind_views(Execution& execution) const;
   Operand operand(const Execution& execution, ValueId value, Index rows) const;
   // Ops, shapes, fusions, FLOPs and memory, as a table for people.
-  std::string describe(const std::string& title) const;
+  std::string describe(const std::string& title, bool updates_ride = false) const;
 
  private:
   void run_python(Execution& execution, const Node& node, Index rows, const StepScalars& scalars) const;

@@ -23,31 +23,19 @@ constexpr Index most_rows_to_copy = 255;
 // without, 2-10-1 12.8 and 7.3; 784-32-10 35 and 39.
 constexpr Index small_parameters = 32 * 1024;
 
-enum class Copying { by_size, always, never };
-
-std::atomic<Copying>& copying() {
-  static std::atomic<Copying> wish{Copying::by_size};
-  return wish;
-}
-
-bool worth_copying(const Graph& graph, Index batch_size) {
-  const Copying wish = copying();
-  if (wish == Copying::never || batch_size < fewest_rows_to_copy) return false;
-  if (wish == Copying::always) return true;
-  if (batch_size > most_rows_to_copy) return false;
-  Index bytes = 0;
-  for (const ParameterRef& p : graph.parameters)
-    bytes += graph.info(p.value).dims.count() * size_of(graph.info(p.value).type);
-  return bytes > small_parameters;
+std::atomic<std::optional<Trainer::Form>>& forced() {
+  static std::atomic<std::optional<Trainer::Form>> form{std::nullopt};
+  return form;
 }
 
 }  // namespace
 
 // What is done for a batch as a program: forward, loss, backward into the gradients.
 struct Trainer::Compiled {
-  Compiled(LossGraph loss_graph, Graph step, const std::vector<ValueId>& keep, Index batch_size,
+  Compiled(Form how, LossGraph loss_graph, Graph step, const std::vector<ValueId>& keep, Index batch_size,
            int gradients)
-      : joint(std::move(loss_graph)),
+      : form(how),
+        joint(std::move(loss_graph)),
         program(cpu::backend, std::move(step), batch_size, keep),
         first_gradient(gradients) {
     const Graph& graph = program.graph();
@@ -66,9 +54,10 @@ struct Trainer::Compiled {
     if (std::find(list.begin(), list.end(), id) == list.end()) list.push_back(id);
   }
 
+  Form form;
   LossGraph joint;
   Program program;
-  // Of a program on copied parameters (0 and empty otherwise): the first of the ops that make gradients, all
+  // Of a program whose updates ride (0 and empty otherwise): the first of the ops that make gradients, all
   // at its end, and what they read: every gradient is a sum over the batch of products of a `dz` and an
   // element of an input, or of a `dz` alone.
   int first_gradient;
@@ -80,7 +69,7 @@ struct Trainer::Compiled {
 // The state of one run; the members of the team share it and meet at barriers.
 class Trainer::Loop {
  public:
-  // `copy`: of the parameters, nullptr for a program on the stored ones.
+  // `copy`: of the parameters, nullptr for a program on the stored ones. `optimizer` walks what is trained.
   Loop(const Compiled& compiled, Trainer& trainer, const FitCall& call, const Optimizer& optimizer,
        const WorkingCopy* copy, Poll& poll, FitResult& result)
       : c_(compiled),
@@ -88,6 +77,7 @@ class Trainer::Loop {
         stepper_(cpu::backend, optimizer),
         state_(compiled.program.graph()),
         copy_(copy),
+        rides_(compiled.first_gradient > 0),
         poll_(poll),
         result_(result),
         batches_(trainer.batches(call)),
@@ -119,9 +109,8 @@ class Trainer::Loop {
     }
     c_.program.bind_views(*lease_);
     state_.begin();
-    if (!copy_) return;
-    copy_->bind(*lease_);
-    targets_ = copy_->targets();
+    if (copy_) copy_->bind(*lease_);
+    if (rides_) targets_ = copy_ ? copy_->targets() : stored_targets(c_.program.graph(), optimizer);
   }
 
   void run() {
@@ -223,7 +212,7 @@ class Trainer::Loop {
     scalars.of_step = batch.of_update;
     scalars.first = batch.first;
     const Index rows = batch.rows;
-    const int part = copy_ ? c_.first_gradient : c_.program.nodes();
+    const int part = rides_ ? c_.first_gradient : c_.program.nodes();
     if (c_.program.calls_python())
       c_.program.run(*lease_, 0, part, rows, scalars, &poll_);
     else
@@ -237,7 +226,7 @@ class Trainer::Loop {
     const bool ends = number + 1 == batches_.count() && epoch + 1 == call_.epochs;
     const bool last = ends || result_.steps + 1 == call_.most_steps;
     const bool good = sums_up_ ? step_summed(team, batch, scalars, sound)
-                      : copy_  ? step_riding(team, rows, scalars, sound, last)
+                      : rides_ ? step_riding(team, rows, scalars, sound, last)
                                : stepper_.step(team, sound);
     if (!good && team.leads()) diverge(number);
     return good;
@@ -245,7 +234,7 @@ class Trainer::Loop {
 
   // Gradients of several batches are summed where they lie, and no update rides on them.
   bool step_summed(const Team& team, const Batch& batch, const StepScalars& scalars, bool sound) {
-    if (copy_)
+    if (rides_)
       c_.program.run_member(team, *lease_, c_.first_gradient, c_.program.nodes(), batch.rows, scalars);
     if (batch.last) return stepper_.step(team, sound);
     if (team.leads()) sound_ = sound;
@@ -325,6 +314,7 @@ class Trainer::Loop {
   Stepper stepper_;
   const StateUpdate state_;
   const WorkingCopy* copy_;
+  const bool rides_;  // the update on the gradients
   std::vector<UpdateTarget> targets_;
   Poll& poll_;
   FitResult& result_;
@@ -360,7 +350,7 @@ Trainer::Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric>
 
 Trainer::~Trainer() = default;
 
-const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameters form) {
+const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Form form) {
   const auto [entry, fresh] = programs_.try_emplace({labels, weighted, form});
   if (!fresh) return entry->second.get();
   LossGraph joint(graph_, output_, loss_, labels, weighted);
@@ -370,22 +360,34 @@ const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Parameter
   pool_first(step, keep);
   differentiate(step, joint.loss, no_value, joint.input, false, per_step_ > 1);
   fuse(step, keep);
-  const bool copied = form == Parameters::copied;
-  if (copied && !prefer_panels(step)) return nullptr;
-  if (copied)
+  if (form != Form::stepped && !updates_may_ride(step)) return nullptr;
+  if (form == Form::copied) {
+    prefer_panels(step);
     prefer_listed(step, joint.input,
                   cpu::backend.most_outputs_of_listed(step.type, step.info(joint.input).dims.count()));
-  const int gradients = copied ? gather_gradients(step) : 0;
-  entry->second = std::make_unique<Compiled>(std::move(joint), std::move(step), keep, batch_size_, gradients);
+  }
+  const int gradients = form == Form::stepped ? 0 : gather_gradients(step);
+  entry->second =
+      std::make_unique<Compiled>(form, std::move(joint), std::move(step), keep, batch_size_, gradients);
   return entry->second.get();
 }
 
-// The form to run in: by network, batch size and optimizer alone, so that a run in parts has the bits of the
-// whole.
-const Trainer::Compiled* Trainer::copied_program(const FitCall& call, const Optimizer& optimizer) {
-  if (!worth_copying(graph_, batch_size_) || !Stepper::settled(optimizer)) return nullptr;
-  const Compiled* program = compiled(call.labels, call.weights.any(), Parameters::copied);
-  return program && WorkingCopy::possible(program->program.graph(), optimizer) ? program : nullptr;
+Trainer::Form Trainer::worth() const {
+  if (const std::optional<Form> form = forced().load()) return *form;
+  if (batch_size_ < fewest_rows_to_copy) return Form::stepped;
+  if (batch_size_ > most_rows_to_copy) return Form::riding;
+  Index bytes = 0;
+  for (const ParameterRef& p : graph_.parameters)
+    bytes += graph_.info(p.value).dims.count() * size_of(graph_.info(p.value).type);
+  return bytes > small_parameters ? Form::copied : Form::stepped;
+}
+
+// By network, batch size and optimizer alone, so that a run in parts has the bits of the whole.
+const Trainer::Compiled& Trainer::chosen(const FitCall& call, const Optimizer& optimizer) {
+  const bool weighted = call.weights.any(), may = Stepper::settled(optimizer);
+  const Compiled* program = may ? compiled(call.labels, weighted, worth()) : nullptr;
+  if (program && walks_singly(program->program.graph(), optimizer)) return *program;
+  return *compiled(call.labels, weighted, Form::stepped);
 }
 
 void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, FitResult& result) {
@@ -400,28 +402,21 @@ void Trainer::run(const FitCall& call, const Optimizer& optimizer, Poll& poll, F
     for (Index i = 0; i < checked_mul(call.epochs, call.rows); ++i)
       require(call.order[i] >= 0 && call.order[i] < call.rows, ErrorKind::value, "fit: order holds ",
               call.order[i], ", samples are numbered 0 to ", call.rows - 1);
-  if (const Compiled* program = copied_program(call, optimizer)) {
-    const WorkingCopy copy(cpu::backend, program->program.graph(), optimizer);
-    Optimizer on_copy = optimizer;
-    on_copy.ranges = copy.ranges();
-    Loop(*program, *this, call, on_copy, &copy, poll, result).run();
-  } else {
-    Loop(*compiled(call.labels, call.weights.any(), Parameters::stored), *this, call, optimizer, nullptr,
-         poll, result)
-        .run();
-  }
+  const Compiled& program = chosen(call, optimizer);
+  if (program.form != Form::copied) return Loop(program, *this, call, optimizer, nullptr, poll, result).run();
+  const WorkingCopy copy(cpu::backend, program.program.graph(), optimizer);
+  Optimizer on_copy = optimizer;
+  on_copy.ranges = copy.ranges();
+  Loop(program, *this, call, on_copy, &copy, poll, result).run();
 }
 
-void set_copying(std::optional<bool> wish) {
-  copying() = !wish ? Copying::by_size : *wish ? Copying::always : Copying::never;
-}
+void Trainer::force(std::optional<Form> form) { forced() = form; }
 
 std::string Trainer::describe() {
   const bool labels = loss_.loss == Loss::cross_entropy || loss_.loss == Loss::cross_entropy_probabilities;
-  const Compiled* program =
-      worth_copying(graph_, batch_size_) ? compiled(labels, false, Parameters::copied) : nullptr;
-  if (!program) program = compiled(labels, false, Parameters::stored);
-  return program->program.describe("training step");
+  const Compiled* program = compiled(labels, false, worth());
+  if (!program) program = compiled(labels, false, Form::stepped);
+  return program->program.describe("training step", program->first_gradient > 0);
 }
 
 }  // namespace gemmule

@@ -52,6 +52,12 @@ struct FitResult {
 
 class Trainer {
  public:
+  // How a step is made: all gradients and then the update of the stored parameters; or each update as soon as
+  // its gradient is made, riding on that op, of the stored parameters or of a working copy.
+  enum class Form { stepped, riding, copied };
+  // Test hook: the form of every run that allows it; else it is chosen.
+  static void force(std::optional<Form> form);
+
   // `keeps_output`: FitCall::outputs may be asked for. `per_step`: so many batches make one step, with the
   // gradient of the mean over all their samples; the last step of an epoch takes what is left.
   Trainer(Graph graph, ValueId output, LossKind loss, std::vector<Metric> metrics, Index batch_size,
@@ -67,11 +73,11 @@ class Trainer {
  private:
   struct Compiled;
   class Loop;
-  // In one of two forms: on the parameters as the stores hold them, or on a working copy, nullptr where the
-  // network's ops do not allow it.
-  enum class Parameters { stored, copied };
-  const Compiled* compiled(bool labels, bool weighted, Parameters form);
-  const Compiled* copied_program(const FitCall& call, const Optimizer& optimizer);
+  // nullptr where the network's ops do not allow that form.
+  const Compiled* compiled(bool labels, bool weighted, Form form);
+  // In the form that pays for this network, batch size and optimizer.
+  const Compiled& chosen(const FitCall& call, const Optimizer& optimizer);
+  Form worth() const;
 
   Graph graph_;
   ValueId output_;
@@ -79,12 +85,8 @@ class Trainer {
   std::vector<Metric> metrics_;
   Index batch_size_, per_step_;
   bool keeps_output_;
-  std::map<std::tuple<bool, bool, Parameters>, std::unique_ptr<Compiled>> programs_;
+  std::map<std::tuple<bool, bool, Form>, std::unique_ptr<Compiled>> programs_;
   Crowding crowding_;
 };
-
-// Test hook: false keeps every run on the stored parameters, true has even small ones copied; else their size
-// decides.
-void set_copying(std::optional<bool> wish);
 
 }  // namespace gemmule

@@ -9,11 +9,16 @@
 
 namespace gemmule {
 
+// Whether the optimizer walks parameters one by one: false where a range of it covers part of one, or its rule
+// takes matrices as wholes.
+bool walks_singly(const Graph& graph, const Optimizer& optimizer);
+
+// What rides on each node of the graph where parameters are trained as they are stored.
+std::vector<UpdateTarget> stored_targets(const Graph& graph, const Optimizer& optimizer);
+
+// For optimizers that walk parameters singly.
 class WorkingCopy {
  public:
-  // False where a range of the optimizer covers part of a parameter, or its rule takes matrices as wholes.
-  static bool possible(const Graph& graph, const Optimizer& optimizer);
-
   // `graph`: of the program, marked by prefer_panels.
   WorkingCopy(const Backend& backend, const Graph& graph, const Optimizer& optimizer);
 
@@ -28,9 +33,6 @@ class WorkingCopy {
   void put_back(const Team& team, bool gradients) const;
 
  private:
-  // The range of the optimizer that holds a parameter; nullptr where it is not updated.
-  const ParameterRange* range_of(const ParameterRef& p) const;
-  std::byte* original(const ParameterRef& p, std::byte* base) const;
   std::byte* mine(std::size_t parameter, std::byte* base) const;
   // Moves one array of a parameter between its store and the copy; this member's part.
   enum class Way { in, out };
@@ -39,7 +41,7 @@ class WorkingCopy {
 
   const Backend& backend_;
   const Graph& graph_;
-  const std::vector<ParameterRange> wanted_;
+  const Optimizer& optimizer_;
   std::shared_ptr<Store> store_;  // a segment for each parameter of the graph
   Arena slots_[max_slots];
 };

@@ -25,9 +25,10 @@ def force_conv(path: str) -> None:
     """For tests: "direct", "winograd" or "winograd4" wherever it can be, "" by sizes again."""
 
 def forced_conv() -> str: ...
-def set_copying(on: bool | None) -> None:
-    """Test hook: False trains the parameters where they lie, never a copy in panels; True copies even small
-    ones; None goes by their size."""
+def force_training(form: str) -> None:
+    """For tests: "stepped", all gradients and then the update; "riding", updates on the ops that make
+    gradients; "copied", the same on a working copy of even small parameters; where a network allows it. ""
+    chooses again."""
 
 def fill_workspaces(byte: int | None) -> None:
     """Test hook: new workspaces hold this byte everywhere (255: NaN), as no op may read what it has not

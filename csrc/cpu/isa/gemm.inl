@@ -127,7 +127,10 @@ static void tile(const TileArgs<T>& g) {
     const T* a = listed ? nullptr : g.a + t * g.a_next;
     const T* const* list = listed ? g.a_list + t * R : nullptr;
     T* c = g.c + t * R * g.c_row;
-    if (g.fetch_c) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(c + i * g.c_row + v * lanes<T>, 1);
+    if (g.fetch) {
+      const T* lines = g.fetch + t * R * g.fetch_row;
+      GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(lines + i * g.fetch_row + v * lanes<T>, 1);
+    }
     if (packed)
       multiply_tile<T, R, V, lie, true>(g, a, list, acc);
     else

@@ -1,6 +1,6 @@
-"""With batches of 16 or more and more than a few parameters, `fit` trains a copy of them in which weights lie
-in panels, and updates ride on the gradients' products. It must do what training the parameters where they lie
-does."""
+"""With batches of 16 or more and more than a few parameters, updates ride on the ops that make gradients: of
+a copy of the parameters in which weights lie in panels, or, where batches are large, of the parameters where
+they lie. Both must do what all gradients and then a step do."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from helpers import Array, gradients, weights
 
 import gemmule as gm
 
-pytestmark = pytest.mark.usefixtures("copying")
+pytestmark = pytest.mark.usefixtures("riding")
 
 OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
     lambda: gm.SGD(0.01, weight_decay=1e-3),
@@ -21,7 +21,8 @@ OPTIMIZERS: list[Callable[[], gm.optim.Optimizer]] = [
 
 # (widths, samples, batch): odd sizes, one output, whole and partial panels, more rows and columns than a
 # block of the loops takes, a batch that is summed in several depths, a last batch of one sample, samples of
-# 2 KB, which are gathered instead of listed; samples whose strips fit a cache in the last batch alone.
+# 2 KB, which are gathered instead of listed; samples whose strips fit a cache in the last batch alone; a
+# gradient for which the team packs together, in two blocks of columns.
 NETWORKS = [
     ([20, 33, 7], 80, 32),
     ([5, 17, 1], 48, 16),
@@ -30,6 +31,7 @@ NETWORKS = [
     ([16, 32, 16], 65, 16),
     ([256, 20, 3], 70, 32),
     ([700, 48, 3], 444, 384),
+    ([90, 620, 600, 3], 140, 70),
 ]
 
 
@@ -64,9 +66,10 @@ def test_a_long_run_equals_short_ones(
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("widths", "samples", "batch"), NETWORKS)
-def test_the_copy_is_trained_like_the_parameters(
+def test_updates_ride_or_follow_alike(
     isa: str,
-    set_copying: Callable[[bool], None],
+    riding: str,
+    force_training: Callable[[str], None],
     widths: list[int],
     samples: int,
     batch: int,
@@ -76,8 +79,8 @@ def test_the_copy_is_trained_like_the_parameters(
     times the growth of a difference through training, stay far under 1e-10."""
     x, y = data(widths, samples, "float64")
     trained = []
-    for copying in (True, False):
-        set_copying(copying)
+    for form in (riding, "stepped"):
+        force_training(form)
         net = gm.Network.mlp(widths, activation="tanh", rng=1, dtype="float64")
         net.fit(x, y, loss="mse", optimizer=optimizer(), epochs=3, batch_size=batch)
         trained.append([values for _, p in net.named_parameters() for values in (p, p.grad)])
@@ -106,6 +109,21 @@ def test_nothing_is_read_that_was_not_written(
     assert trained[0] == trained[1]
 
 
+def test_threads_do_not_change_a_bit(isa: str, riding: str) -> None:
+    seen = set()
+    for widths, samples, batch in NETWORKS:
+        x, y = data(widths, samples, "float32")
+        trained = set()
+        for count in (1, 2, 3, 7):
+            gm.set_num_threads(count)
+            net = gm.Network.mlp(widths, activation="relu", rng=1)
+            net.fit(x, y, loss="mse", optimizer="adam", epochs=1, batch_size=batch)
+            trained.add((*weights(net).values(), *gradients(net).values()))
+        seen.add(len(trained))
+    gm.set_num_threads(None)
+    assert seen == {1}
+
+
 LAYERS: list[Callable[[], list[gm.Layer]]] = [
     lambda: [gm.Flatten(), gm.Dense(20, 9, "relu"), gm.Dense(9, 3)],
     lambda: [gm.Flatten(), gm.Dropout(0.3), gm.Dense(20, 9, "tanh"), gm.Dense(9, 3)],
@@ -115,13 +133,13 @@ LAYERS: list[Callable[[], list[gm.Layer]]] = [
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_samples_of_any_shape_wherever_they_lie(
-    isa: str, set_copying: Callable[[bool], None], layers: Callable[[], list[gm.Layer]]
+    isa: str, riding: str, force_training: Callable[[str], None], layers: Callable[[], list[gm.Layer]]
 ) -> None:
     rng = np.random.default_rng(4)
     x, y = rng.standard_normal((90, 4, 5)), rng.standard_normal((90, 3))
     trained = []
-    for copying in (True, False):
-        set_copying(copying)
+    for form in (riding, "stepped"):
+        force_training(form)
         net = gm.Network(layers(), rng=1, dtype="float64")
         net.fit(x, y, loss="mse", optimizer=gm.Adam(1e-3), epochs=3, batch_size=16)
         trained.append([p for _, p in net.named_parameters()])
@@ -171,7 +189,7 @@ def test_gradients_too_large_to_bound_are_looked_at_first(
     assert gradients(long) == gradients(short)
 
 
-def test_divergence_leaves_the_step_before_and_the_gradients_of_the_run_before() -> None:
+def test_divergence_leaves_the_step_before_and_of_a_copy_no_gradients(riding: str) -> None:
     x, y = data([20, 33, 7], 160, "float32")
     net, twin = (gm.Network.mlp([20, 33, 7], rng=1) for _ in range(2))
     x[100, 3] = np.inf
@@ -180,26 +198,38 @@ def test_divergence_leaves_the_step_before_and_the_gradients_of_the_run_before()
         net.fit(x, y, loss="mse", optimizer=gm.SGD(0.01), epochs=2, batch_size=16, shuffle=False)
     twin.fit(x[:96], y[:96], loss="mse", optimizer=gm.SGD(0.01), epochs=1, batch_size=16, shuffle=False)
     assert weights(net) == weights(twin)
-    assert gradients(net) == before
+    assert riding != "copied" or gradients(net) == before
 
 
-@pytest.mark.parametrize(("widths", "batch", "copied"), [([64, 122, 2], 32, False), ([64, 123, 2], 32, True)])
-def test_small_parameters_are_trained_where_they_lie(
-    set_copying: Callable[[bool | None], None],
+@pytest.mark.parametrize(
+    ("widths", "batch", "copied", "rides"),
+    [
+        ([64, 122, 2], 32, False, False),
+        ([64, 123, 2], 32, True, True),
+        ([64, 123, 2], 15, False, False),
+        ([64, 123, 2], 255, True, True),
+        ([64, 123, 2], 256, False, True),
+    ],
+)
+def test_batch_and_parameters_choose_the_form(
+    force_training: Callable[[str], None],
     capsys: pytest.CaptureFixture[str],
     widths: list[int],
     batch: int,
     copied: bool,
+    rides: bool,
 ) -> None:
-    """Up to 32 KB: 122 x 67 + 2 floats are fewer than 8192, 123 x 67 + 2 more."""
-    set_copying(None)
+    """Up to 32 KB of parameters stay: 122 x 67 + 2 floats are fewer than 8192, 123 x 67 + 2 more."""
+    force_training("")
     gm.Network.mlp(widths, activation="relu").plan(batch, training=True)
-    assert ("weights in panels" in capsys.readouterr().out) == copied
+    text = capsys.readouterr().out
+    assert ("weights in panels" in text) == copied
+    assert ("+ update" in text) == rides
 
 
 def test_bytes_decide_not_numbers(
-    set_copying: Callable[[bool | None], None], capsys: pytest.CaptureFixture[str]
+    force_training: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_copying(None)
+    force_training("")
     gm.Network.mlp([64, 122, 2], activation="relu", dtype="float64").plan(32, training=True)
     assert "weights in panels" in capsys.readouterr().out
