@@ -207,8 +207,14 @@ def test_divergence_leaves_the_step_before_and_of_a_copy_no_gradients(riding: st
         ([64, 122, 2], 32, False, False),
         ([64, 123, 2], 32, True, True),
         ([64, 123, 2], 15, False, False),
+        ([64, 973, 2], 15, False, False),
+        ([64, 1000, 2], 15, False, True),
+        ([2900, 2889, 2], 64, True, True),
+        ([2900, 2900, 2], 64, False, True),
         ([64, 123, 2], 255, True, True),
-        ([64, 123, 2], 256, False, True),
+        ([64, 123, 2], 256, False, False),
+        ([1000, 1000, 2], 334, False, True),
+        ([1000, 1000, 2], 335, False, False),
     ],
 )
 def test_batch_and_parameters_choose_the_form(
@@ -219,7 +225,9 @@ def test_batch_and_parameters_choose_the_form(
     copied: bool,
     rides: bool,
 ) -> None:
-    """Up to 32 KB of parameters stay: 122 x 67 + 2 floats are fewer than 8192, 123 x 67 + 2 more."""
+    """Up to 32 KB of parameters stay: 122 x 67 + 2 floats are fewer than 8192, 123 x 67 + 2 more; more than
+    32 MB are not copied: 2889 x 2903 + 2 floats are fewer than 8,388,608, 2900 x 2903 + 2 more. From 256 KB
+    on updates ride, on gradients of 1,003,002 elements up to a batch of 334 rows of 3,002."""
     force_training("")
     gm.Network.mlp(widths, activation="relu").plan(batch, training=True)
     text = capsys.readouterr().out

@@ -86,8 +86,8 @@ class BlockGemm {
   }
 
   // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
-  // members on their own would pack much of them again. What another member packed comes from its cache: 256 x
-  // 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
+  // members on their own would pack much of them again. What another member packed comes from its cache: 256
+  // x 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
   // Rapids).
   static bool together(const Team& team, const Gemm<T>& call) {
     const double m = static_cast<double>(call.a.rows), n = static_cast<double>(call.b.cols),

@@ -206,7 +206,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
   template int gemm_members<T>(const Gemm<T>&, int);                    \
   template Index gemm_workspace<T>(const Kernels<T>&, const Gemm<T>&);  \
   template const char* gemm_path<T>(const Kernels<T>&, const Gemm<T>&); \
-  template bool gemm_tells<T>(const Kernels<T>&, const Gemm<T>&); \
+  template bool gemm_tells<T>(const Kernels<T>&, const Gemm<T>&);       \
   template void gemm<T>(const Kernels<T>&, const Team&, const Gemm<T>&, void*);
 GEMMULE_INSTANTIATE(float)
 GEMMULE_INSTANTIATE(double)

@@ -23,13 +23,14 @@ Index panel_elements(const GemmKernels<T>& k, Index rows, Index cols) {
   return checked_mul(rows, round_up(cols, panel_width(k, cols)));
 }
 
-// Is given every stretch of C, `count` elements from `offset` on, as soon as it is complete and while it is in
-// cache. A C that nobody else reads need not be stored: `keep` says whether it must be.
+// Is given every stretch of C, `count` elements from `offset` on, as soon as it is complete and while it is
+// in cache. A C that nobody else reads need not be stored: `keep` says whether it must be.
 template <class T>
 struct Listener {
   void (*take)(const Listener& self, Index offset, Index count, const T* stretch);
   bool keep;
-  const T* follows = nullptr;  // what `take` reads beside each stretch of a dense C, at the same offset: fetched
+  const T* follows =
+      nullptr;  // what `take` reads beside each stretch of a dense C, at the same offset: fetched
 };
 
 template <class T>

@@ -87,8 +87,8 @@ std::string Program::describe(const std::string& title, bool updates_ride) const
                              : offset < 0                   ? "view"
                                                             : "arena + " + std::to_string(offset);
     std::snprintf(line, sizeof line, "%4zu  %-16s %-22s %-20s %-18s %10.3f  %s\n", i, called(node).c_str(),
-                  fused(graph_, node, updates_ride).c_str(), out.name.c_str(), dims_of(graph_, node.out).c_str(),
-                  flops * 1e-6, home.c_str());
+                  fused(graph_, node, updates_ride).c_str(), out.name.c_str(),
+                  dims_of(graph_, node.out).c_str(), flops * 1e-6, home.c_str());
     text += line;
     total += flops;
     if (node.also != no_value) {

@@ -10,18 +10,24 @@
 namespace gemmule {
 namespace {
 
-constexpr Index fewest_rows_to_copy = 16;  // the lanes of AVX-512: fewer rows would leave some idle
-
-// Of many rows packing the weights is a small part, and panels that come from memory wait longer than rows
-// that are packed as they come: with 256 four layers of 1024 take 0.84 of the time on the stored weights, of
-// 2048 0.84 on two threads and 0.72 on one, 784-256-128-10 1.00, with 1024 0.77 (Emerald Rapids; with AVX2
-// 0.87 and 0.94, 0.96); with 128 0.98 and 1.04, with 64 1.13 and 1.10.
-constexpr Index most_rows_to_copy = 255;
+// All times: Emerald Rapids, two threads.
 
 // Parameters up to half of L1 are read from there however they lie, and copying them to and fro, the panels'
 // padding and their detours are all that is left of a copy: 8-64-64-4 takes 25.9 us a step with it and 24.4
 // without, 2-10-1 12.8 and 7.3; 784-32-10 35 and 39.
 constexpr Index small_parameters = 32 * 1024;
+
+// A copy saves packing the weights. Fewer rows than the lanes of AVX-512 would leave some idle, and beside
+// many rows packing costs little, while panels that come from memory wait longer than rows that are packed as
+// they come. MNIST's 784-256-128-10 takes 0.85 of the time with a copy at batch 64 and 1.2 at 1024;
+// 512-512-512-10 0.79 at 32 and 64, 0.90 at 128; four layers of 1024 (17 MB) 0.8 at 32 and 1.0 at 64; of 2048
+// (67 MB) 1.03 at 32, 1.36 at 64, 1.17 at 256.
+constexpr Index fewest_rows_to_copy = 16, most_rows_to_copy = 255, most_bytes_to_copy = 32 * 1024 * 1024;
+
+// Riding on the stored parameters saves a pass over all gradients: where they are long, and more than the
+// outputs and inputs of layers that bound them instead. Four layers of 2048 take 0.71 of the time at 16, 0.77
+// at 32, 0.9 at 256; 1024-1024-1024-10 0.82 to 0.93 at 1 to 8; 64-128-64-4 1.1.
+constexpr Index fewest_bytes_to_ride = 256 * 1024;
 
 std::atomic<std::optional<Trainer::Form>>& forced() {
   static std::atomic<std::optional<Trainer::Form>> form{std::nullopt};
@@ -374,12 +380,17 @@ const Trainer::Compiled* Trainer::compiled(bool labels, bool weighted, Form form
 
 Trainer::Form Trainer::worth() const {
   if (const std::optional<Form> form = forced().load()) return *form;
-  if (batch_size_ < fewest_rows_to_copy) return Form::stepped;
-  if (batch_size_ > most_rows_to_copy) return Form::riding;
-  Index bytes = 0;
-  for (const ParameterRef& p : graph_.parameters)
-    bytes += graph_.info(p.value).dims.count() * size_of(graph_.info(p.value).type);
-  return bytes > small_parameters ? Form::copied : Form::stepped;
+  Index bytes = 0, elements = 0, widths = 0;
+  for (const ParameterRef& p : graph_.parameters) {
+    const Shape& dims = graph_.info(p.value).dims;
+    elements += dims.count();
+    bytes += dims.count() * size_of(graph_.info(p.value).type);
+    if (dims.rank() == 2) widths += dims[0] + dims[1];
+  }
+  if (bytes <= small_parameters) return Form::stepped;
+  if (batch_size_ >= fewest_rows_to_copy && batch_size_ <= most_rows_to_copy && bytes <= most_bytes_to_copy)
+    return Form::copied;
+  return bytes >= fewest_bytes_to_ride && elements / batch_size_ > widths ? Form::riding : Form::stepped;
 }
 
 // By network, batch size and optimizer alone, so that a run in parts has the bits of the whole.

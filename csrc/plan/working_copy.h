@@ -9,8 +9,8 @@
 
 namespace gemmule {
 
-// Whether the optimizer walks parameters one by one: false where a range of it covers part of one, or its rule
-// takes matrices as wholes.
+// Whether the optimizer walks parameters one by one: false where a range of it covers part of one, or its
+// rule takes matrices as wholes.
 bool walks_singly(const Graph& graph, const Optimizer& optimizer);
 
 // What rides on each node of the graph where parameters are trained as they are stored.
