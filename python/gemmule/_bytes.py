@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from .network import Network
 
 KEY = "uint8_scale"
+_BYTE = np.dtype(np.uint8)
 _CHUNK = 1 << 22  # bytes of a network's type made at a time: they stay in the caches
 
 
 def is_bytes(array: Any) -> bool:
     """Whether it is an array of uint8."""
-    return isinstance(array, np.ndarray) and array.dtype == np.uint8
+    return isinstance(array, np.ndarray) and array.dtype == _BYTE
 
 
 def checked_scale(scale: Any, what: str) -> float:

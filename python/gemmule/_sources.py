@@ -23,9 +23,12 @@ BLOCK = 32 << 20  # bytes of X read at a time: long reads, and two such blocks a
 PIECES = 16  # a block is made of as many stretches from different places
 
 
+_IN_MEMORY = (np.ndarray, list, tuple, str, bytes, Mapping)
+
+
 def is_store(value: Any) -> bool:
     """Whether `value` is sliceable, but no array in memory and no sequence of numbers."""
-    if isinstance(value, np.ndarray | list | tuple | str | bytes | Mapping) or is_table(value):
+    if isinstance(value, _IN_MEMORY) or is_table(value):
         return False
     kind = type(value)
     if not hasattr(kind, "__getitem__") or hasattr(kind, "__dlpack__"):
@@ -52,6 +55,8 @@ def is_mapped(value: Any) -> bool:
 
 def must_stream(value: Any, dtype: str, layout: str) -> bool:
     """Whether to take it whole would copy what may be larger than memory."""
+    if type(value) is np.ndarray and value.base is None:  # nearly always
+        return False
     if not is_mapped(value):
         return is_store(value)
     array = np.asarray(value)

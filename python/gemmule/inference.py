@@ -86,7 +86,7 @@ def outputs(network: "Network", x: Array) -> Array:
     """Those of a batch as `batch_of` gives it, channels-last."""
     out = np.empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
-    if x.dtype == np.uint8:
+    if _bytes.is_bytes(x):
         for part, piece in _bytes.chunks(x, _bytes.scale_of(network), network._dtype, CHUNK):
             predictor.run(piece, out[part])
     else:
