@@ -126,12 +126,24 @@ def test_exact_on_integers_at_depth_edges(isa: str, dtype: type, k: int) -> None
             np.testing.assert_array_equal(c, want, err_msg=f"m={m} n={n}")
 
 
-@pytest.mark.parametrize("shape", [(33, 4500, 40), (4500, 33, 40), (701, 131, 770), (257, 509, 401)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (33, 4500, 40),
+        (4500, 33, 40),
+        (701, 131, 770),
+        (257, 509, 401),
+        (9, 1030, 130),
+        (10, 2048, 32),
+        (12, 1100, 800),
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_on_integers_at_block_edges(
     isa: str, dtype: type, shape: tuple[int, int, int], threads: int
 ) -> None:
-    """Wider than a block of columns, taller than a strip of rows, split over any number of threads."""
+    """Wider than a block of columns, taller than a strip of rows, one strip as high as a tile, split over any
+    number of threads."""
     rng = np.random.default_rng(3)
     m, n, k = shape
     a, b = integers(rng, (m, k), dtype), integers(rng, (k, n), dtype)

@@ -106,6 +106,7 @@ void matmul(const OpCall& call) {
     g.listener = &updater;
     return run_gemm<T>(call, g);
   }
+  // Other paths cut C in their own ways, and are those of small gradients.
   run_gemm<T>(call, g);
   call.team.barrier();
   const Span part = call.team.share(call.out.count(), line);

@@ -260,11 +260,7 @@ class BlockGemm {
     tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
     place_columns(tile, cols, depth, panel);
     place_result(tile, strips.rows.begin, panel, cols);
-    tile.fetch_row = call_.c_row;
-    if (call_.listener && call_.c_form == Form::strided)
-      tile.fetch = call_.listener->follows + strips.rows.begin * call_.c_row + panel.begin;
-    else
-      tile.fetch = prefetches_ ? tile.c : nullptr, tile.fetch_row = tile.c_row;
+    place_fetched(tile, strips.rows.begin, panel);
     strips.kernel[vectors - 1](tile);
   }
 
@@ -430,6 +426,14 @@ class BlockGemm {
       tile.c = call_.c + offset_in_panels(i, panel);
     else
       tile.c = call_.c + i * call_.c_row + panel.begin;
+  }
+  // What is brought into cache while the sums are made: what is read beside them later, or C.
+  void place_fetched(TileArgs<T>& tile, Index i, const Panel& panel) const {
+    const bool told = call_.listener && call_.c_form == Form::strided;
+    tile.fetch = told          ? call_.listener->beside + i * call_.c_row + panel.begin
+                 : prefetches_ ? tile.c
+                               : nullptr;
+    tile.fetch_row = told ? call_.c_row : tile.c_row;
   }
   Index offset_in_panels(Index i, const Panel& panel) const {
     return panel.start * call_.a.rows + i * panel_ + panel.begin - panel.start;

@@ -29,8 +29,7 @@ template <class T>
 struct Listener {
   void (*take)(const Listener& self, Index offset, Index count, const T* stretch);
   bool keep;
-  const T* follows =
-      nullptr;  // what `take` reads beside each stretch of a dense C, at the same offset: fetched
+  const T* beside = nullptr;  // of a dense C: what `take` reads at the same offset, to be fetched
 };
 
 template <class T>

@@ -129,7 +129,7 @@ struct DotArgs {
 template <class T>
 using DotKernel = void (*)(const DotArgs<T>&);
 
-inline constexpr int max_strip_rows = 8;
+inline constexpr int max_strip_rows = 12;
 inline constexpr int max_dot_shapes = 5;
 inline constexpr int max_narrow_vectors = 2;
 

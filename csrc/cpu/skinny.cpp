@@ -1,6 +1,7 @@
 #include "cpu/skinny.h"
 
 #include "cpu/gemm_parts.h"
+#include "cpu/in_place.h"
 
 namespace gemmule::cpu {
 namespace {
@@ -25,6 +26,11 @@ inline constexpr Index dots_depth_bytes = 8192;
 // 76 and 84; two columns break even at 24.
 inline constexpr Index narrow_depth = 128;
 
+// Rows that are always a strip. More, up to a tile's, only where blocks would pack all of B for them: 10 x
+// 2048 x 128 takes 0.75 of the time, x 32 0.65; 10 x 512 x 512, whose B is read in place, 1.1 to 1.3 (Emerald
+// Rapids).
+inline constexpr Index short_strip = 8;
+
 template <class T>
 Index narrow_depth_of(const Kernels<T>& kernels, Index cols) {
   return cols > 4 ? narrow_depth : std::max<Index>(16, 3 * kernels.gemm.lanes);
@@ -43,7 +49,9 @@ bool fits_strips(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (!adjacent(call.b.col_stride, n)) return false;
   // Short rows of C are tiles as well: 100 x 100 x 8 takes 2.0 us in blocks and 2.3 in strips, 256 x 784 x 8
   // 37 and 34.
-  return m <= kernels.skinny.strip_rows || (k <= little_depth && n >= 16 * kernels.gemm.lanes);
+  const Index most = b_in_place(call) ? short_strip : max_strip_rows;
+  return m <= std::min<Index>(kernels.skinny.strip_rows, most) ||
+         (k <= little_depth && n >= 16 * kernels.gemm.lanes);
 }
 
 template <class T>
@@ -59,8 +67,9 @@ bool fits_dots(const Kernels<T>& kernels, const Gemm<T>& call) {
 template <class T>
 bool fits_narrow(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index m = call.a.rows, k = call.a.cols, vectors = narrow_vectors(kernels, call);
-  return m > kernels.skinny.strip_rows && k <= narrow_depth_of(kernels, call.b.cols) &&
-         adjacent(call.a.col_stride, k) && vectors >= 1 && vectors <= max_narrow_vectors;
+  return m > std::min<Index>(kernels.skinny.strip_rows, short_strip) &&
+         k <= narrow_depth_of(kernels, call.b.cols) && adjacent(call.a.col_stride, k) && vectors >= 1 &&
+         vectors <= max_narrow_vectors;
 }
 
 template <class T>

@@ -21,9 +21,9 @@ inline constexpr int strip_vectors = [] {
 template <class T, int R, int V, int S, bool full>
 GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waiting, Index waiting_row) {
   Vec<T> acc[R][V];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v)
       acc[i][v] = p == 0 ? Vec<T>{} : load(waiting + i * waiting_row + v * lanes<T>);
   const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
@@ -31,29 +31,29 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
   const T* b = g.b + p * b_step;
   const auto step = [&]() __attribute__((always_inline)) {
     Vec<T> bv[V];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v)
       bv[v] =
           full || v < V - 1 ? load(b + v * lanes<T>) : load_first(b + v * lanes<T>, g.cols - v * lanes<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
       const T ai = a[i * a_row];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[i][v] += ai * bv[v];
     }
     a += a_step;
     b += b_step;
   };
   if constexpr (S > 0) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int q = 0; q < S; ++q) step();
   } else {
     for (Index left = steps; left > 0; --left) step();
   }
   if (p + steps == g.depth) return finish_tile<T, R, V, full>(g, g.c, acc);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) store(waiting + i * waiting_row + v * lanes<T>, acc[i][v]);
 }
 
