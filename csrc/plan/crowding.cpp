@@ -11,6 +11,8 @@ constexpr std::chrono::milliseconds rest{250};
 // Of a team's time, on the average of those who wait for one. A core shared with another process takes half
 // of it; long ops whose shares are uneven, or cores of different speed, much less.
 constexpr double much_sleep = 0.25;
+// A step as long as this loses less to waits, at its few barriers, than one step on one thread would cost.
+constexpr double long_step = 0.05;
 
 std::atomic<std::chrono::steady_clock::duration> crowded_until{std::chrono::steady_clock::duration::zero()};
 
@@ -42,7 +44,8 @@ bool Crowding::ends_slice(Index asleep) {
     case Mode::team:
       if (time_ < window || steps_ < 4) return false;
       team_step_ = step;
-      return enter(1e-9 * static_cast<double>(asleep_) > much_sleep * (team_ - 1) * time_.count()
+      return enter(step < long_step &&
+                           1e-9 * static_cast<double>(asleep_) > much_sleep * (team_ - 1) * time_.count()
                        ? Mode::trial
                        : Mode::team);
     case Mode::trial:
