@@ -224,23 +224,42 @@ template <class T, int R, int V>
 GM_INLINE void narrow_rows(const TileArgs<T>& g, const Vec<T> (&bias)[V]) {
   Vec<T> acc[R][V] = {};
   multiply_narrow<T, R, V>(g, acc);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v)
       store(g.c + i * g.c_row + v * lanes<T>, activate_in_register<T>(acc[i][v] + bias[v], g.act, g.slope));
 }
 
-template <class T, int V, bool full>
-GM_INLINE void narrow_row(const TileArgs<T>& g) {
-  Vec<T> acc[1][V] = {};
-  multiply_narrow<T, 1, V>(g, acc);
-  finish_tile<T, 1, V, full>(g, g.c, acc);
+// R rows at a time, then half as many, down to `last`.
+template <class T, int R, int V>
+GM_INLINE void narrow_wholes(TileArgs<T>& g, Index& rows, Index last, const Vec<T> (&bias)[V]) {
+  for (; rows >= last + R; rows -= R) {
+    narrow_rows<T, R, V>(g, bias);
+    move_down(g, R);
+  }
+  if constexpr (R > 1) narrow_wholes<T, R / 2, V>(g, rows, last, bias);
 }
+
+// The same of rows whose ends are exact.
+template <class T, int R, int V, bool full>
+GM_INLINE void narrow_ends(TileArgs<T>& g, Index rows) {
+  for (; rows >= R; rows -= R) {
+    Vec<T> acc[R][V] = {};
+    multiply_narrow<T, R, V>(g, acc);
+    finish_tile<T, R, V, full>(g, g.c, acc);
+    move_down(g, R);
+  }
+  if constexpr (R > 1) narrow_ends<T, R / 2, V, full>(g, rows);
+}
+
+// Eight chains hide an FMA's latency of four cycles; SSE and AVX2 have no registers for 8 x 2.
+template <int V>
+inline constexpr int narrow_height = GEMMULE_REGISTERS >= 32 ? 8 : 8 / V;
 
 template <class T, int V>
 static void narrow(const TileArgs<T>& whole, Index rows) {
-  constexpr int R = 4;  // 4 x V chains; SSE and AVX2 have no registers for more
+  constexpr int R = narrow_height<V>;
   const Index beyond = V * lanes<T> - whole.cols;
   TileArgs<T> g = whole;
   if (g.alpha == T(1) && g.beta == T(0) && (beyond == 0 || g.c_row == g.cols)) {
@@ -253,19 +272,9 @@ static void narrow(const TileArgs<T>& whole, Index rows) {
                                   : load(g.bias + v * lanes<T>);
     }
     const Index exact = (beyond + g.cols - 1) / g.cols;  // rows at the end that would write beyond it
-    for (; rows >= exact + R; rows -= R) {
-      narrow_rows<T, R, V>(g, bias);
-      move_down(g, R);
-    }
-    for (; rows > exact; --rows) {
-      narrow_rows<T, 1, V>(g, bias);
-      move_down(g, 1);
-    }
+    narrow_wholes<T, R, V>(g, rows, exact, bias);
   }
-  for (; rows > 0; --rows) {
-    beyond == 0 ? narrow_row<T, V, true>(g) : narrow_row<T, V, false>(g);
-    move_down(g, 1);
-  }
+  beyond == 0 ? narrow_ends<T, R, V, true>(g, rows) : narrow_ends<T, R, V, false>(g, rows);
 }
 
 // ---- table ----
