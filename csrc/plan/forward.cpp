@@ -117,6 +117,7 @@ Tape::Tape(Graph graph, ValueId output, Index capacity) : input_(input_of(graph)
   if (input_grad_ != no_value) keep.push_back(input_grad_);
   fuse(graph, keep);
   program_ = std::make_unique<Program>(cpu::backend, std::move(graph), capacity, keep);
+  program_->flush_subnormals();
   state_.emplace(program_->graph());
 }
 

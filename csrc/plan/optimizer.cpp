@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/scalar.h"
+#include "core/subnormals.h"
 
 namespace gemmule {
 namespace {
@@ -173,6 +174,7 @@ bool Stepper::stop(const Team& team, const char* reason) {
 }
 
 bool Stepper::step(const Team& team, bool sound) {
+  const SubnormalsAreZeros here;
   UpdateArgs now = args_now();
   const double reach = largest(team, magnitude);
   double figure = sound ? 0 : infinity;

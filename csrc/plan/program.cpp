@@ -8,6 +8,7 @@
 #include <cstring>
 #include <optional>
 
+#include "core/subnormals.h"
 #include "graph/op.h"
 
 namespace gemmule {
@@ -263,6 +264,8 @@ void Program::run(Execution& execution, int begin, int end, Index rows, const St
 
 void Program::run_member(const Team& team, Execution& execution, int begin, int end, Index rows,
                          const StepScalars& scalars, Poll* poll, RidingUpdate* update) const {
+  std::optional<SubnormalsAreZeros> flush;
+  if (flushes_) flush.emplace();
   void* workspace = execution.workspace.data() + execution.workspace_bytes * team.rank();
   const bool timed = execution.timed;
   // At every other barrier: a member that is late to read one answer must not meet the next already.

@@ -42,6 +42,8 @@ class Program {
   Index capacity() const { return capacity_; }
   int nodes() const { return static_cast<int>(graph_.nodes.size()); }
   bool calls_python() const { return calls_python_; }
+  // Its native ops take subnormal numbers for zero from now on.
+  void flush_subnormals() { flushes_ = true; }
   // Where the part that makes `value` ends: one past its node.
   int end_of(ValueId value) const;
   // The team that this much work deserves.
@@ -85,7 +87,7 @@ class Program {
   std::vector<Layout> layout_;       // by value
   std::vector<bool> barrier_after_;  // by node
   Placement placement_;
-  bool calls_python_ = false;
+  bool calls_python_ = false, flushes_ = false;
   double flops_per_row_ = 0;
   mutable std::mutex pool_mutex_;
   mutable std::vector<std::unique_ptr<Execution>> pool_;

@@ -44,6 +44,7 @@ struct Trainer::Compiled {
         joint(std::move(loss_graph)),
         program(cpu::backend, std::move(step), batch_size, keep),
         first_gradient(gradients) {
+    program.flush_subnormals();
     const Graph& graph = program.graph();
     listed = graph.value(joint.input).listed;
     x_bytes = graph.info(joint.input).dims.count() * size_of(graph.type);

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from .arrays import Array, real_number
+from .arrays import Array, empty, real_number
 
 if TYPE_CHECKING:
     from .network import Network
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KEY = "uint8_scale"
 _BYTE = np.dtype(np.uint8)
 _CHUNK = 1 << 22  # bytes of a network's type made at a time: they stay in the caches
+_FEWEST = 32  # rows, however long: as many as predict takes of large images
 
 
 def is_bytes(array: Any) -> bool:
@@ -40,17 +41,20 @@ def scale_of(network: "Network") -> float:
 
 def to_reals(x: Array, scale: float, dtype: str) -> Array:
     """scale x as an array of `dtype`, x uint8."""
-    out = np.empty(x.shape, dtype)
+    out = empty(x.shape, dtype)
     _core.scale_bytes(np.ascontiguousarray(x).reshape(x.shape), scale, out)
     return out
 
 
 def chunks(x: Array, scale: float, dtype: str, multiple: int) -> Iterator[tuple[slice, Array]]:
-    """x in pieces of some MB of `dtype`, of a multiple of `multiple` rows, but for the last; all in the same
-    memory."""
+    """x in pieces of some MB of `dtype`, of a multiple of `multiple` rows, but for the last; where rows are
+    long of half as many, or half of that and so on. All in the same memory."""
     row = max(1, math.prod(x.shape[1:]) * np.dtype(dtype).itemsize)
-    rows = max(1, _CHUNK // row // multiple) * multiple
-    out = np.empty((min(rows, len(x)), *x.shape[1:]), dtype)
+    most = max(_CHUNK // row, _FEWEST)
+    while multiple > most:
+        multiple //= 2
+    rows = most // multiple * multiple
+    out = empty((min(rows, len(x)), *x.shape[1:]), dtype)
     for begin in range(0, len(x), rows):
         part = slice(begin, min(begin + rows, len(x)))
         piece = out[: part.stop - begin]

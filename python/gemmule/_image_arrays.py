@@ -8,7 +8,7 @@ import numpy as np
 
 from ._layout import batch_to_first, batch_to_last
 from ._operands import require_out, require_shape
-from .arrays import Array, Shape, overlaps, real_array
+from .arrays import Array, Shape, empty, overlaps, real_array
 from .errors import ShapeError
 
 
@@ -56,7 +56,7 @@ def filled(
             if target.size:
                 compute(target)
             return out
-    result = np.empty(shape, dtype)
+    result = empty(shape, dtype)
     if result.size:
         compute(result)
     turned = batch_to_first(result) if first else result

@@ -13,7 +13,7 @@ from . import _core
 from ._image_arrays import filled
 from ._layout import batch_to_first, batch_to_last, checked_layout
 from ._operands import common, into, require_shape
-from .arrays import Array, Shape, positive, real_array
+from .arrays import Array, Shape, empty, positive, real_array
 from .errors import ShapeError
 from .layers.base import checked_shape, positive_int
 
@@ -71,7 +71,7 @@ def batch_norm_backward(
     grad, array = data
     stats = _statistics(op, array, rows, eps)
     channels = array.shape[-1]
-    dx, sums = np.empty_like(array), np.zeros((2, channels), array.dtype)
+    dx, sums = empty(array.shape, array.dtype), np.zeros((2, channels), array.dtype)
     if array.size:
         flat, flat_grad = array.reshape(-1, channels), grad.reshape(-1, channels)
         _core.batch_norm_sums(flat_grad, flat, stats, sums)
@@ -266,7 +266,7 @@ def _within(
     grad: Array, samples: Array, groups: int, weight: Array | None, eps: float
 ) -> tuple[Array, Array]:
     """dx, and the sums (2, C) that are dbias and dweight."""
-    dx, sums = np.empty_like(samples), np.zeros((2, samples.shape[2]), samples.dtype)
+    dx, sums = empty(samples.shape, samples.dtype), np.zeros((2, samples.shape[2]), samples.dtype)
     if samples.size:
         stats = np.empty((len(samples), groups, 2), samples.dtype)
         _core.group_norm(samples, groups, None, None, eps, dx, stats)  # for the statistics alone

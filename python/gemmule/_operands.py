@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import activations
-from .arrays import Array, Shape, any_array, overlaps, real_array
+from .arrays import Array, Shape, any_array, empty, overlaps, real_array
 from .errors import DTypeError, ShapeError
 
 # What kernels compute in, by identity: NumPy keeps one object of each.
@@ -63,14 +63,14 @@ def into(op: str, out: Array | None, like: Array, compute: Callable[[Array], Non
     """`compute` into `out`, or a new array, of the shape and type of `like`; through a temporary where `out`
     overlaps an input or does not lie as kernels write."""
     if out is None:
-        result = np.empty_like(like)
+        result = empty(like.shape, like.dtype)
         compute(result)
         return result
     require_out(op, out, like.shape, like.dtype)
     if out.flags.carray and not overlaps(out, *inputs):
         compute(out)
     else:
-        result = np.empty_like(like)
+        result = empty(like.shape, like.dtype)
         compute(result)
         out[...] = result
     return out

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _bytes, _core, _layout, _sources, building, ops
-from .arrays import Array, Shape, any_array, as_array, is_table, real_array, shown
+from .arrays import Array, Shape, any_array, as_array, empty, is_table, real_array, shown
 from .errors import ShapeError
 from .programs import CHUNK
 
@@ -84,7 +84,7 @@ def _predict(network: "Network", X: ArrayLike) -> Array:
 
 def outputs(network: "Network", x: Array) -> Array:
     """Those of a batch as `batch_of` gives it, channels-last."""
-    out = np.empty((len(x), *network._output_dims), network._dtype)
+    out = empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
     if _bytes.is_bytes(x):
         for part, piece in _bytes.chunks(x, _bytes.scale_of(network), network._dtype, CHUNK):
@@ -134,7 +134,7 @@ def _softmax(network: "Network", output: Array) -> Array:
 def forward(network: "Network", X: ArrayLike, training: bool) -> Array:
     """See `Network.forward`."""
     x, single = batch_of(network, X)
-    out = np.empty((len(x), *network.output_dims), x.dtype)
+    out = empty((len(x), *network.output_dims), x.dtype)
     with _turn(network, "forward"):
         network._last = None
         tape = network._programs.tape(network, training, len(x))
@@ -157,7 +157,7 @@ def backward(network: "Network", dy: ArrayLike) -> Array:
         if dout.shape != last.output_shape:
             raise ShapeError(f"backward: dy has shape {dout.shape}, forward returned {last.output_shape}")
         dout = _layout.batch_entering(network, dout[None] if last.single else dout, "dy")
-        dx = np.empty(last.input_shape, network.dtype)
+        dx = empty(last.input_shape, network.dtype)
         last.tape.backward(real_array(dout, network.dtype, "dy"), dx)
     dx = _layout.leaving(network, dx)
     return dx[0] if last.single else dx

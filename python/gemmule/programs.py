@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-CHUNK = 256  # rows that predict and evaluate take at once: their arena stays in the caches
+# Rows that predict and evaluate take at once, where their arena stays in the caches. Each chunk packs the
+# weights again: four layers of 2048 take 0.89 of the time that chunks of 256 take, of 512 0.85 (two threads).
+CHUNK = 1024
 
 
 class Programs:

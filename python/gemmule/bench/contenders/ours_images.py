@@ -9,7 +9,7 @@ import gemmule as gm
 from gemmule import _core
 
 from ..cnn_tasks import CnnTask, InferCnn, TrainCnn
-from ..layer_tasks import Conv, Pool
+from ..layer_tasks import Conv, Pool, on_lines
 from ..networks import Convolution, Flatten, Layer, MaxPooling, Mean, Residual, Shape, shapes
 from ..sample import Turn, repeated, timed
 from . import ours, ours_norms
@@ -23,7 +23,7 @@ def conv(task: Conv) -> Turn:
     x, weight, dz = task.operands()
     stride, padding, dilation = [task.stride] * 2, [task.padding] * 4, [1, 1]
     if not task.backward:
-        z = np.full_like(dz, np.nan)
+        z = on_lines(np.full_like(dz, np.nan))
         options: dict[str, Any] = {
             "stride": task.stride,
             "padding": task.padding,
@@ -35,7 +35,7 @@ def conv(task: Conv) -> Turn:
         return repeated(
             "conv2d(x, weight, **options)", conv2d=gm.ops.conv2d, x=x, weight=weight, options=options
         )
-    dx = np.full_like(x, np.nan) if task.input_grad else None
+    dx = on_lines(np.full_like(x, np.nan)) if task.input_grad else None
     dweight = np.full_like(weight, np.nan)
     where = stride, padding, dilation, task.groups
     calls = ["weight_grad(x, dz, dweight, *where, strict)"]
@@ -56,7 +56,7 @@ def pool(task: Pool) -> Turn:
     """Backward from the places that forward keeps in training."""
     gm.set_num_threads(task.threads)
     x, dy = task.operands()
-    y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan)
+    y, dx = (on_lines(np.full_like(like, np.nan)) for like in (dy, x))
     window = [task.kernel] * 2, [task.kernel] * 2, [0] * 4
     names: dict[str, Any] = {"x": x, "y": y, "dy": dy, "dx": dx, "window": window}
     if task.mode == "max":

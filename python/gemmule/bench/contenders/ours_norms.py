@@ -7,6 +7,7 @@ import numpy as np
 import gemmule as gm
 from gemmule import _core
 
+from ..layer_tasks import on_lines
 from ..norm_tasks import EPS, Norm
 from ..sample import Turn, repeated
 
@@ -14,7 +15,7 @@ from ..sample import Turn, repeated
 def norm(task: Norm) -> Turn:
     gm.set_num_threads(task.threads)
     x, weight, bias, dy = task.operands()
-    y, dx = np.full_like(x, np.nan), np.full_like(x, np.nan)
+    y, dx = (on_lines(np.full_like(x, np.nan)) for _ in range(2))
     sums = np.full((2, task.channels), np.nan, np.float32)  # of the bias's gradient, then the weight's
     if task.mode == "batch":
         view: tuple[int, ...] = (-1, task.channels)
