@@ -29,6 +29,9 @@ class BlockGemm {
     by_panels_ = by_panels(k_, call);
     a_in_place_ = a_in_place(call) && call.c_form != Form::panels;
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
+    makes_two_ = k_.two_panels && a_in_place_ && call.c_form == Form::strided &&
+                 panel_ == k_.vectors * k_.lanes && call.a_form != Form::listed_columns &&
+                 (call.a_form != Form::strided || call.a.row_stride != 1);
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
     tiles_ = pieces(block.rows.size(), k_.rows);
@@ -147,18 +150,20 @@ class BlockGemm {
   // together.
   void run_by_panels(const Team& team) {
     if (tiles_ <= 0 || block_.cols.size() <= 0) return;
-    const Index panels = pieces(block_.cols.size(), panel_);
+    const Index width = makes_two_ ? 2 * panel_ : panel_, panels = pieces(block_.cols.size(), width);
     const Index parts = std::min({std::max(pieces(16 * team.size(), panels), pieces(tiles_, most_run_)),
                                   tiles_, Index{64}, std::max<Index>(1, Hands::most_items / panels)});
     std::uint64_t packed = 0;  // the parts of A that this member has packed
     team.deal(panels * parts, [&](Index item) {
-      const Index part = item % parts, start = item / parts * panel_;
+      const Index part = item % parts, start = item / parts * width;
       const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
       if (!a_in_place_ && !(packed >> part & 1)) {
         pack_strips(begin, end, {0, depth_});
         packed |= std::uint64_t{1} << part;
       }
-      multiply_part({start, start, std::min(start + panel_, block_.cols.end)}, begin, end);
+      const Span cols{start, std::min(start + width, block_.cols.end)};
+      for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols))
+        multiply_part(panel, begin, end);
     });
   }
 
@@ -198,16 +203,22 @@ class BlockGemm {
               packed_ + (panels.begin - cols.begin - first_packed_) * depth.size());
   }
 
-  // The columns of one panel within a block, and where the panel begins.
+  // The columns of one panel within a block, or of two that the kernel makes at once, and where they begin.
   struct Panel {
     Index start, begin, end;
   };
   Panel first_panel(Span cols) const {
     const Index start = kept_panels_ ? cols.begin / panel_ * panel_ : cols.begin;
-    return {start, cols.begin, std::min(start + panel_, cols.end)};
+    return panel_from(start, cols.begin, cols);
   }
   Panel after(const Panel& p, Span cols) const {
-    return {p.start + panel_, p.start + panel_, std::min(p.start + 2 * panel_, cols.end)};
+    const Index start = p.start + (p.end > p.start + panel_ ? 2 : 1) * panel_;
+    return panel_from(start, start, cols);
+  }
+  Panel panel_from(Index start, Index begin, Span cols) const {
+    const Index end = start + 2 * panel_, packed = cols.begin + first_packed_;
+    const bool two = makes_two_ && begin == start && end <= cols.end && (end <= packed || start >= packed);
+    return {start, begin, two ? end : std::min(start + panel_, cols.end)};
   }
 
   // Tiles of equal height one below the other, and those of their arguments that stay from panel to panel.
@@ -420,12 +431,15 @@ class BlockGemm {
     if (call_.b_form == Form::panels) {
       tile.b = call_.b.data + panel.start * depth_ + depth.begin * panel_ + j - panel.start;
       tile.b_step = panel_;
+      tile.b_next = panel_ * depth_;
     } else if (j - cols.begin < first_packed_) {
       tile.b = call_.b.data + depth.begin * call_.b.row_stride + j;
       tile.b_step = call_.b.row_stride;
+      tile.b_next = panel_;
     } else {
       tile.b = packed_ + (j - cols.begin - first_packed_) * depth.size();
       tile.b_step = packed_width_;
+      tile.b_next = panel_ * depth.size();
     }
   }
 
@@ -484,7 +498,7 @@ class BlockGemm {
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, panel_vectors_, depth_;
-  bool kept_panels_, a_in_place_, b_in_place_, keeps_;
+  bool kept_panels_, a_in_place_, b_in_place_, makes_two_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   Index tiles_, most_run_, at_once_;           // at_once_: packed

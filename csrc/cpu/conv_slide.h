@@ -48,6 +48,7 @@ class Slider {
     channels_ = call.channels / call.groups;
     depth_ = call.window.taps() * channels_;
     width_ = panel_width(k_, filters_);
+    makes_two_ = k_.two_panels && width_ == k_.vectors * k_.lanes;
     bands_ = pieces(call.out_height, band_rows(call));
     flat_ = is_flat(k_, call);
     width_of_channels_ = panel_width(k_, call.channels);
@@ -108,19 +109,21 @@ class Slider {
     const Strands strands(call_.window, call_.channels, channels_, band.pitch, flat_);
     if (flat_) list_windows(band, rows.size());
     for (Index g = 0; g < call_.groups; ++g)
-      for (Index j = 0; j < filters_; j += width_)
-        make_panel(band, strands, rows.size(), g, j, out + g * filters_ + j);
+      for (Index j = 0, cols; j < filters_; j += cols) {
+        cols = makes_two_ && filters_ - j >= 2 * width_ ? 2 * width_ : std::min(width_, filters_ - j);
+        make_panel(band, strands, rows.size(), g, {j, j + cols}, out + g * filters_ + j);
+      }
   }
 
-  // A panel of filters: all depths of it while its outputs are in cache.
-  void make_panel(const Band<T>& band, const Strands& strands, Index rows, Index group, Index j, T* out) {
-    const Index cols = std::min(width_, filters_ - j);
-    const Index vectors = pieces(cols, k_.lanes);
+  // A panel of filters, or two: all depths of it while its outputs are in cache.
+  void make_panel(const Band<T>& band, const Strands& strands, Index rows, Index group, Span panel, T* out) {
+    const Index j = panel.begin, cols = panel.size(), vectors = pieces(cols, k_.lanes);
     TileArgs<T> tile;
     tile.alpha = 1;
     tile.slope = call_.slope;
     tile.cols = cols;
     tile.b_step = width_;
+    tile.b_next = width_ * depth_;
     tile.a_row = call_.window.x.stride * call_.channels;
     tile.a_step = 1;
     tile.c_row = call_.pixel_step;
@@ -269,6 +272,7 @@ class Slider {
   T* buffer_;
   Index filters_, channels_, depth_;  // of a group
   Index width_;                       // of a panel
+  bool makes_two_;                    // panels at once
   Index width_of_channels_;           // of a panel of a depthwise call
   Span inner_{0, 0};                  // outputs along a row whose windows lie inside the image
   Index bands_;

@@ -33,6 +33,7 @@ struct TileArgs {
   Index tiles = 1, a_next = 0;
   const T* b;
   Index b_step;
+  Index b_next = 0;  // of a tile of two panels: how far from b the second begins
   T* c;
   Index c_row;
   Index cols;
@@ -69,9 +70,11 @@ struct GemmKernels {
   int rows, vectors, lanes;  // the largest tile: rows x (vectors * lanes)
   Index depth_block;         // KC: depth of a packed panel, at most 384
   Index column_block;        // NC: columns of B packed at once
+  bool two_panels;           // see kernel_rows
   // kernel[h - 1][v - 1] computes h rows by v vectors, for h <= rows, v <= vectors; A has a_row == 1.
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
-  // The same for an A that lies as the caller keeps it, a_step == 1.
+  // The same for an A that lies as the caller keeps it, a_step == 1. Where `two_panels`, [h - 1][2 vectors -
+  // 1] makes two of B's panels at once, both whole.
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
   // The same for listed rows.
   TileKernel<T> kernel_listed_rows[max_tile_rows][max_tile_vectors];
