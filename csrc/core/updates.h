@@ -48,6 +48,13 @@ struct UpdateScalars {
   T keep;                        // 1 - lr decay
 };
 
+// An eps that keeps from dividing by 0 must not count as 0 itself (core/subnormals.h).
+template <class T>
+GM_INLINE T normal(double eps) {
+  const double least = sizeof(T) == sizeof(float) ? double{__FLT_MIN__} : __DBL_MIN__;
+  return T(eps > 0 && eps < least ? least : eps);
+}
+
 template <class T>
 GM_INLINE UpdateScalars<T> update_scalars(const UpdateArgs& a) {
   return {T(a.lr),
@@ -61,7 +68,7 @@ GM_INLINE UpdateScalars<T> update_scalars(const UpdateArgs& a) {
           T(1 - a.beta2),
           T(a.lr / a.correction1),
           T(1 / __builtin_sqrt(a.correction2)),
-          T(a.eps),
+          normal<T>(a.eps),
           T(1 - a.lr * a.weight_decay)};
 }
 
