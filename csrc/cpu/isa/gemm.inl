@@ -92,8 +92,7 @@ GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const Row& b, const Element& a
 }
 template <class T, int R, int V, class Element>
 GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) {
-  multiply_step<T, R, V, 0>(
-      acc, [b](int v) { return b + v * lanes<T>; }, a, a);
+  multiply_step<T, R, V, 0>(acc, [b](int v) { return b + v * lanes<T>; }, a, a);
 }
 
 // Four steps a turn: fewer branches, and no additions where all strides are known. Beside a busy neighbour a
