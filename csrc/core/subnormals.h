@@ -9,8 +9,8 @@
 namespace gemmule {
 
 // An operation on a number below 2^-126 (2^-1022) takes an x86 core some 150 cycles. Where a network fits its
-// data, gradients are so small: 8-64-64-4 takes 7.5 us a step at first, and without this 50 once its loss is
-// 1e-3.
+// data, gradients are so small: 640 steps of 8-64-64-4 take 8 ms at first, and without this 30 once its loss
+// is 1e-3.
 class SubnormalsAreZeros {
  public:
   SubnormalsAreZeros() : before_(read()) { write(before_ | bits); }
