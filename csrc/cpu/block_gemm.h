@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "cpu/ahead.h"
-#include "cpu/gemm_parts.h"
-#include "cpu/in_place.h"
+#include "cpu/block_sizes.h"
 
 namespace gemmule::cpu {
 
@@ -48,55 +47,6 @@ class BlockGemm {
     packed_ = strips_ + strips_size(k_, call);
     passing_ = packed_ + 2 * packed_size(k_, call.b.cols, depth_);
     passing_row_ = call.c_form == Form::panels ? panel_ : block_columns(k_, call.b.cols);
-  }
-
-  static Index strip_size(const GemmKernels<T>& k, Index depth) {
-    return round_up(k.rows * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
-  }
-  static Index passing_size(const GemmKernels<T>& k, Index n) {
-    const Index panel = panel_width(k, n);
-    return std::max(block_columns(k, n) * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
-  }
-  // The most columns of a block of B, in whole panels.
-  static Index block_columns(const GemmKernels<T>& k, Index n) {
-    return std::min(round_up(n, k.vectors * k.lanes), k.column_block);
-  }
-  // Whether it is made panel by panel, each from end to end, with all strips of A: where those fit L2, or few
-  // rows are read in place.
-  static bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
-    if (call.c_form == Form::panels)
-      return call.a.cols <= k.depth_block && all_strips(k, call) <= most_strips(k);
-    return call.b_form == Form::panels && a_in_place(call) && call.a.rows <= few_rows &&
-           act_in_registers(call) == call.act;
-  }
-  // Where B takes more than one block of columns, the strips of A wait for the next.
-  static bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
-    if (call.c_form == Form::panels) return by_panels(k, call);
-    return call.b.cols > k.column_block && !a_in_place(call);
-  }
-  static Index all_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
-    return checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
-  }
-  static Index most_strips(const GemmKernels<T>& k) { return k.column_block * k.depth_block * 2 / 3; }
-  // Of a C in panels a call with less depth may keep more strips.
-  static Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
-    const Index few = checked_mul(tiles_heard, strip_size(k, call.a.cols));
-    if (call.c_form == Form::panels) return std::max(few, std::min(all_strips(k, call), most_strips(k)));
-    return keeps_strips(k, call) ? all_strips(k, call) : few;
-  }
-  static Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
-    return round_up(block_columns(k, n) * std::min(depth, k.depth_block) + k.lanes, alignment_of(k));
-  }
-
-  // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
-  // members on their own would pack much of them again. What another member packed comes from its cache: 256
-  // x 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
-  // Rapids).
-  static bool together(const Team& team, const Gemm<T>& call) {
-    const double m = static_cast<double>(call.a.rows), n = static_cast<double>(call.b.cols),
-                 k = static_cast<double>(call.a.cols), again = (team.size() - 1) * std::min(m, n);
-    return team.meets() && call.b_form == Form::strided && call.c_form == Form::strided &&
-           !b_in_place(call) && m * n * k >= 2.5e7 && again > (m + n) / 4;
   }
 
   void run() {
@@ -168,13 +118,6 @@ class BlockGemm {
   }
 
  private:
-  // How many tiles a listener is told of at once. Strip by strip a few: every panel's wait for it, in L1 or
-  // L2. Panel by panel as many as leave half of a 32 KB L1 to A and B: a call costs as much as half a tile.
-  static constexpr Index tiles_heard = 4;
-  static Index tiles_heard_of(const GemmKernels<T>& k, Index panel) {
-    return std::max<Index>(1, 16 * 1024 / (k.rows * panel * static_cast<Index>(sizeof(T))));
-  }
-
   // Strips of little depth go past each panel some at a time, in one call of the kernel: as many as stay in
   // L1 with their rows of C. 256 x 128 x 10 takes 0.77 of the time, 64 x 64 x 128 0.85 (Emerald Rapids; with
   // AVX2 1.0 and 0.76). By the strips alone 256 x 128 x 10 took 1.4 with AVX2.
@@ -183,8 +126,6 @@ class BlockGemm {
     const Index strips = 24 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
     return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_ : tiles_heard);
   }
-
-  static Index alignment_of(const GemmKernels<T>&) { return 64 / static_cast<Index>(sizeof(T)); }
 
   void pack_columns(Span cols, Span depth) {
     if (call_.b_form == Form::panels) return;

@@ -109,12 +109,12 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
     if (call.precision == Precision::bf16) return gemm_bf16_workspace(kernels, call);
   const GemmKernels<T>& g = kernels.gemm;
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
-  const Index strips = BlockGemm<T>::strips_size(g, call);
-  const Index passing = BlockGemm<T>::passing_size(g, n);
-  const Index as_it_is = 2 * BlockGemm<T>::packed_size(g, n, k) + passing;
+  const Index strips = strips_size(g, call);
+  const Index passing = passing_size(g, n);
+  const Index as_it_is = 2 * packed_size(g, n, k) + passing;
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
-  const Index turned = BlockGemm<T>::packed_size(g, turning, k) +
-                       checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
+  const Index turned =
+      packed_size(g, turning, k) + checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
   const Index most = std::max(strips + std::max(as_it_is, turned), turned_strips_workspace(kernels, call));
   return std::max(checked_mul(most, static_cast<Index>(sizeof(T))), skinny_workspace(kernels, call));
 }
@@ -189,10 +189,8 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
       break;
   }
   const Block whole{{0, call.a.rows}, {0, call.b.cols}};
-  if (BlockGemm<T>::by_panels(kernels.gemm, call))
-    return BlockGemm<T>(kernels, call, whole, memory).run_by_panels(team);
-  if (BlockGemm<T>::together(team, call))
-    return BlockGemm<T>(kernels, call, whole, memory).run_together(team);
+  if (by_panels(kernels.gemm, call)) return BlockGemm<T>(kernels, call, whole, memory).run_by_panels(team);
+  if (together(team, call)) return BlockGemm<T>(kernels, call, whole, memory).run_together(team);
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;

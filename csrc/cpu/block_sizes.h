@@ -1,0 +1,102 @@
+// How a product by blocks is cut, and what its workspace holds.
+#pragma once
+#include <algorithm>
+
+#include "cpu/gemm_parts.h"
+#include "cpu/in_place.h"
+
+namespace gemmule::cpu {
+
+// ---- elements of the workspace, each piece from a line on ----
+
+template <class T>
+Index whole_lines(Index elements) {
+  return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
+}
+
+// A row tile's strip of A.
+template <class T>
+Index strip_size(const GemmKernels<T>& k, Index depth) {
+  return whole_lines<T>(k.rows * std::min(depth, k.depth_block) + k.lanes);
+}
+
+template <class T>
+Index all_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
+  return checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
+}
+
+// Strips that are kept share L2 with a block of B.
+template <class T>
+Index most_strips(const GemmKernels<T>& k) {
+  return k.column_block * k.depth_block * 2 / 3;
+}
+
+// The most columns of a block of B, in whole panels.
+template <class T>
+Index block_columns(const GemmKernels<T>& k, Index n) {
+  return std::min(round_up(n, k.vectors * k.lanes), k.column_block);
+}
+
+template <class T>
+Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
+  return whole_lines<T>(block_columns(k, n) * std::min(depth, k.depth_block) + k.lanes);
+}
+
+// ---- how it is made ----
+
+// Whether it is made panel by panel, each from end to end, with all strips of A: where those fit L2, or few
+// rows are read in place.
+template <class T>
+bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
+  if (call.c_form == Form::panels)
+    return call.a.cols <= k.depth_block && all_strips(k, call) <= most_strips(k);
+  return call.b_form == Form::panels && a_in_place(call) && call.a.rows <= few_rows &&
+         act_in_registers(call) == call.act;
+}
+
+// Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
+// members on their own would pack much of them again. What another member packed comes from its cache: 256
+// x 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
+// Rapids).
+template <class T>
+bool together(const Team& team, const Gemm<T>& call) {
+  const double m = static_cast<double>(call.a.rows), n = static_cast<double>(call.b.cols),
+               k = static_cast<double>(call.a.cols), again = (team.size() - 1) * std::min(m, n);
+  return team.meets() && call.b_form == Form::strided && call.c_form == Form::strided && !b_in_place(call) &&
+         m * n * k >= 2.5e7 && again > (m + n) / 4;
+}
+
+// Where B takes more than one block of columns, the strips of A wait for the next.
+template <class T>
+bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
+  if (call.c_form == Form::panels) return by_panels(k, call);
+  return call.b.cols > k.column_block && !a_in_place(call);
+}
+
+// How many tiles a listener is told of at once. Strip by strip a few: every panel's wait for it, in L1 or
+// L2. Panel by panel as many as leave half of a 32 KB L1 to A and B: a call costs as much as half a tile.
+inline constexpr Index tiles_heard = 4;
+
+template <class T>
+Index tiles_heard_of(const GemmKernels<T>& k, Index panel) {
+  return std::max<Index>(1, 16 * 1024 / (k.rows * panel * static_cast<Index>(sizeof(T))));
+}
+
+// ---- and what that takes ----
+
+// Of a C in panels a call with less depth may keep more strips.
+template <class T>
+Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
+  const Index few = checked_mul(tiles_heard, strip_size(k, call.a.cols));
+  if (call.c_form == Form::panels) return std::max(few, std::min(all_strips(k, call), most_strips(k)));
+  return keeps_strips(k, call) ? all_strips(k, call) : few;
+}
+
+// Rows of C that a listener is told of, where they are not kept.
+template <class T>
+Index passing_size(const GemmKernels<T>& k, Index n) {
+  const Index panel = panel_width(k, n);
+  return std::max(block_columns(k, n) * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
+}
+
+}  // namespace gemmule::cpu
