@@ -27,27 +27,37 @@ bool crowds_l1(Index row_stride) {
   return row_stride * static_cast<Index>(sizeof(T)) % 2048 == 0;
 }
 
-// A by columns is read through a line of each column, and a page of it where they lie far apart: 256 x 256 x
-// 784 runs at 46 GFLOP/s in place, 77 packed (Zen 3, one thread). Columns of a line are as dense as packed
-// ones.
+// A by columns is read through a line of each column, by every panel of B again. Columns of a line are as
+// dense as packed ones, and from L2 they come in time where they are few or close by, or B is narrow: 64 x
+// 64 x 256 takes 0.69 of the time of packed strips, 256 x 64 x 256 0.74, 512 x 128 x 256 0.91, 128 x 256 x
+// 256 0.97, but 1024 x 1024 x 64 1.15 (Emerald Rapids).
+template <class T>
+bool columns_in_place(const Gemm<T>& call) {
+  const Index column = call.a.col_stride * static_cast<Index>(sizeof(T)), n = call.b.cols;
+  if (column <= 64 || n <= 16) return true;
+  return (column <= 512 || (column <= 4096 && n <= 128)) && call.a.cols * column <= 256 * 1024;
+}
+
 template <class T>
 bool a_in_place(const Gemm<T>& call) {
   if (call.a_form != Form::strided) return true;
-  if (call.a.row_stride == 1)
-    return call.a.col_stride * static_cast<Index>(sizeof(T)) <= 64 || call.b.cols <= 16;
+  if (call.a.row_stride == 1) return columns_in_place(call);
   if (call.a.rows > few_rows && call.b.cols > few_rows) return false;
   return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
 }
 
 // So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
-// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet.
+// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet, and for few rows of
+// A from L2 in time: 24 x 256 x 256 takes 0.85 of the time, 31 x 512 x 512 0.88, 48 x 512 x 128 1.12 (Emerald
+// Rapids); but not one with a page for every row: 32 x 4096 x 1024 1.6.
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
   const MatrixView<const T>& b = call.b;
   const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T));
   if (b.col_stride != 1 || row_bytes >= 4096) return false;
-  if (lines_in_l1<T>(b.row_stride) < std::min<Index>(b.rows, 256)) return call.a.rows <= 16;
-  return call.a.rows <= (b.rows * row_bytes <= 64 * 1024 ? few_rows : 32);
+  const bool in_l1 =
+      b.rows * row_bytes <= 64 * 1024 && lines_in_l1<T>(b.row_stride) >= std::min<Index>(b.rows, 256);
+  return call.a.rows <= (in_l1 ? few_rows : 32);
 }
 
 }  // namespace gemmule::cpu

@@ -147,7 +147,8 @@ struct SkinnyKernels {
   int strip_rows;  // at most max_strip_rows
   int dots_size;   // a power of two
   // strip[h - 1] computes h rows of C, `cols` of any number; row p of B, b_step apart, is read to `cols` and
-  // no further. A lies in one piece with any strides; depth is at most 384.
+  // no further. A lies in one piece with any strides; depth is at most 384. With a `fetch` lines of C are
+  // brought into cache before they are written.
   TileKernel<T> strip[max_strip_rows];
   // dots[s] computes up to 2^s rows by dots_size / 2^s columns.
   DotKernel<T> dots[max_dot_shapes];

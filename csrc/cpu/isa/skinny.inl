@@ -16,6 +16,15 @@ inline constexpr int strip_vectors = [] {
   return vectors;
 }();
 
+// Lines of C that the block after the next will write.
+template <class T, int R, int V>
+GM_INLINE void fetch_ahead(const TileArgs<T>& g) {
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) __builtin_prefetch(g.c + i * g.c_row + (v + 2 * V) * lanes<T>, 1);
+}
+
 // `steps` of the depth from p on, a number that the compiler knows where S is not 0. Accumulators that are
 // not complete wait in memory.
 template <class T, int R, int V, int S, bool full>
@@ -26,6 +35,7 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v)
       acc[i][v] = p == 0 ? Vec<T>{} : load(waiting + i * waiting_row + v * lanes<T>);
+  if (g.fetch) fetch_ahead<T, R, V>(g);
   const Index a_row = g.a_row, a_step = g.a_step, b_step = g.b_step;
   const T* a = g.a + p * a_step;
   const T* b = g.b + p * b_step;
