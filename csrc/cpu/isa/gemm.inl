@@ -78,13 +78,13 @@ GM_INLINE const T* hidden(const T* p) {
 
 // One broadcast of A per row and V loads of B per step feed R * V FMAs. The elements of the first rows,
 // `twice` of them, come from `again` for all but the first vector.
-template <class T, int R, int V, int twice, class Row, class Element>
+template <class T, int R, int V, int twice, int ahead, class Row, class Element>
 GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const Row& b, const Element& a, const Element& again) {
   // Of the same panel.
-  constexpr int ahead = steps_ahead * (V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS) * lanes<T>;
+  constexpr int further = ahead * (V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS) * lanes<T>;
   Vec<T> bv[V];
   GEMMULE_FOR_VECTORS bv[v] = load(b(v));
-  if constexpr (steps_ahead > 0) GEMMULE_FOR_VECTORS __builtin_prefetch(b(v) + ahead);
+  if constexpr (ahead > 0) GEMMULE_FOR_VECTORS __builtin_prefetch(b(v) + further);
   GEMMULE_FOR_ROWS {
     const T ai = a(i);
     GEMMULE_FOR_VECTORS acc[i][v] += (v > 0 && i < twice ? again(i) : ai) * bv[v];
@@ -92,7 +92,7 @@ GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const Row& b, const Element& a
 }
 template <class T, int R, int V, class Element>
 GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) {
-  multiply_step<T, R, V, 0>(acc, [b](int v) { return b + v * lanes<T>; }, a, a);
+  multiply_step<T, R, V, 0, 0>(acc, [b](int v) { return b + v * lanes<T>; }, a, a);
 }
 
 // Four steps a turn: fewer branches, and no additions where all strides are known. Beside a busy neighbour a
@@ -123,7 +123,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
     Index p = 0;
     by_fours(g.depth, [&] {
       const auto at = [&](int i) { return row[i][p]; };
-      multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at);
+      multiply_step<T, R, V, 0, steps_ahead>(acc, row_of(b, next), at, at);
       ++p;
       b += b_step, next += b_step;
     });
@@ -136,7 +136,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       if (run > left) run = left;
       const T* same = hidden(a);
       by_fours(run, [&] {
-        multiply_step<T, R, V, rows_loaded_twice<R, lie>>(acc, row_of(b, next), at(a), at(same));
+        multiply_step<T, R, V, rows_loaded_twice<R, lie>, steps_ahead>(acc, row_of(b, next), at(a), at(same));
         a += a_step, same += a_step;
         b += b_step, next += b_step;
       });
