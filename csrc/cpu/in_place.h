@@ -48,16 +48,16 @@ bool a_in_place(const Gemm<T>& call) {
 
 // So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
 // 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet, and for few rows of
-// A from L2 in time: 24 x 256 x 256 takes 0.85 of the time, 31 x 512 x 512 0.88, 48 x 512 x 128 1.12 (Emerald
-// Rapids); but not one with a page for every row: 32 x 4096 x 1024 1.6.
+// A it comes from L2 in time: 24 x 256 x 256 takes 0.85 of the time, 64 x 256 x 256 0.86, 31 x 512 x 512
+// 0.81, 48 x 512 x 128 0.87, 100 x 512 x 512 1.09 (Emerald Rapids); but not one with a page for every row: 24
+// x 4096 x 1024 1.26.
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
   const MatrixView<const T>& b = call.b;
-  const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T));
+  const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T)), bytes = b.rows * row_bytes;
   if (b.col_stride != 1 || row_bytes >= 4096) return false;
-  const bool in_l1 =
-      b.rows * row_bytes <= 64 * 1024 && lines_in_l1<T>(b.row_stride) >= std::min<Index>(b.rows, 256);
-  return call.a.rows <= (in_l1 ? few_rows : 32);
+  const bool in_l1 = bytes <= 64 * 1024 && lines_in_l1<T>(b.row_stride) >= std::min<Index>(b.rows, 256);
+  return call.a.rows <= (in_l1 ? few_rows : bytes <= 256 * 1024 ? 64 : 48);
 }
 
 }  // namespace gemmule::cpu
