@@ -127,6 +127,14 @@ USUAL = [
     Convolution((3, 7, 7, 65), (33, 3, 3, 65), (1, 1), (1, 1), 1, 1, 9),
     Convolution((2, 28, 28, 1), (6, 5, 5, 1), (1, 1), (1, 1), 2, 1, 10),
     Convolution((2, 1, 50, 16), (24, 1, 5, 16), (1, 1), (1, 1), "same", 1, 11),
+    # Small images beneath large windows: many together, their number no multiple; strides; outputs that meet
+    # no tap, or none in common; more kinds of outputs in a row than are told apart.
+    Convolution((35, 4, 5, 24), (72, 5, 5, 24), (1, 1), (1, 1), 2, 1, 12),
+    Convolution((17, 11, 10, 24), (40, 5, 5, 24), (2, 3), (1, 1), 2, 1, 13),
+    Convolution((2, 1, 9, 24), (33, 1, 3, 24), (1, 1), (1, 1), (0, 4), 1, 14),
+    Convolution((2, 2, 9, 24), (33, 2, 3, 24), (1, 1), (1, 1), (2, 1), 1, 15),
+    Convolution((2, 3, 5, 16), (16, 3, 3, 1), (1, 1), (1, 1), (4, 5), 16, 17),
+    Convolution((2, 6, 21, 8), (9, 3, 19, 8), (1, 1), (1, 1), (1, 9), 1, 16),
 ]
 
 

@@ -27,9 +27,9 @@ inline bool within(const WindowAxis& axis, Span outputs, Index size) {
 // Taps of the window over output o that lie inside the image.
 inline Span taps_inside(const WindowAxis& axis, Index o, Index size) {
   const Index first = o * axis.stride - axis.before;  // the pixel of tap 0
-  const Index begin = first >= 0 ? 0 : pieces(-first, axis.dilation);
-  const Index end = first >= size ? 0 : pieces(size - first, axis.dilation);
-  return {std::min(begin, axis.kernel), std::max(begin, std::min(end, axis.kernel))};
+  const Index begin = first >= 0 ? 0 : std::min(pieces(-first, axis.dilation), axis.kernel);
+  const Index end = first >= size ? 0 : std::min(pieces(size - first, axis.dilation), axis.kernel);
+  return {begin, std::max(begin, end)};
 }
 // Outputs with all of them: a stretch, perhaps empty.
 inline Span whole_windows(const WindowAxis& axis, Index outputs, Index size) {
@@ -39,6 +39,14 @@ inline Span whole_windows(const WindowAxis& axis, Index outputs, Index size) {
   found.end = found.begin;
   while (found.end < outputs && whole(found.end)) ++found.end;
   return found;
+}
+
+// Outputs over which a tap lies inside the image.
+inline Span outputs_inside(const WindowAxis& axis, Index tap, Index outputs, Index size) {
+  const Index begins = axis.before - tap * axis.dilation;  // the image's first pixel, from output 0's
+  const auto first_from = [&](Index pixel) { return pixel > 0 ? pieces(pixel, axis.stride) : 0; };
+  const Index end = std::min(outputs, first_from(begins + size));
+  return {std::min(first_from(begins), end), end};
 }
 
 // In place where all windows lie inside the image, else a copy in `buffer` with zeros around it.
@@ -77,12 +85,11 @@ struct Strand {
 };
 
 struct Strands {
-  // `by_rows`: each row of taps for itself, even where the whole window is one strand.
-  Strands(const Window& window, Index channels, Index group_channels, Index pitch, bool by_rows)
+  Strands(const Window& window, Index channels, Index group_channels, Index pitch)
       : one_run_(channels == group_channels && window.x.dilation == 1),
-        whole_(one_run_ && !by_rows),
+
         row_(window.x.kernel * group_channels),
-        count_(whole_ ? 1 : window.y.kernel),
+        count_(one_run_ ? 1 : window.y.kernel),
         taps_y_(window.y.kernel),
         step_y_(window.y.dilation * pitch),
         run_(one_run_ ? row_ : group_channels),
@@ -90,12 +97,12 @@ struct Strands {
 
   Index count() const { return count_; }
   Strand operator[](Index i) const {
-    if (whole_) return {0, run_, apart_, 0, taps_y_ * row_};
+    if (one_run_) return {0, run_, apart_, 0, taps_y_ * row_};
     return {i * step_y_, run_, apart_, i * row_, (i + 1) * row_};
   }
 
  private:
-  bool one_run_, whole_;
+  bool one_run_;
   Index row_, count_, taps_y_, step_y_, run_, apart_;
 };
 

@@ -1,7 +1,7 @@
 // The loops around the micro-kernel of convolutions.
 #pragma once
 #include "cpu/ahead.h"
-#include "cpu/conv_parts.h"
+#include "cpu/conv_inside.h"
 #include "cpu/gemm.h"
 
 namespace gemmule::cpu {
@@ -9,6 +9,10 @@ namespace gemmule::cpu {
 // The rows of an image that a member has at hand, padding included: half of a 512 KB L2, the rest is for the
 // filters that stream through.
 inline constexpr Index band_bytes = 256 * 1024;
+
+// Images of few outputs go together, as filters of megabytes pass by for each group of them; half of an L2 of
+// 2 MB.
+inline constexpr Index outputs_together = 256, together_bytes = 1024 * 1024;
 
 // Rows of outputs that are made of one panel of channels before the next: 10 rows of 28 pixels and 32
 // channels take 36 KB of L1.
@@ -50,10 +54,14 @@ class Slider {
     width_ = panel_width(k_, filters_);
     makes_two_ = k_.two_panels && width_ == k_.vectors * k_.lanes;
     bands_ = pieces(call.out_height, band_rows(call));
-    flat_ = is_flat(k_, call);
+    listed_ = is_listed(k_, call);
+    together_ = images_together(k_, call);
     width_of_channels_ = panel_width(k_, call.channels);
     if (call.depthwise) inner_ = whole_windows(call.window.x, call.out_width, call.width);
-    list_ = reinterpret_cast<const T**>(buffer + buffer_size(call));
+    if (!listed_) return;
+    inner_tap_ = inner_tap(call.window.y, call.out_height, call.height);
+    windows_ = reinterpret_cast<const T**>(buffer);
+    outputs_ = reinterpret_cast<T**>(buffer) + listed_outputs(call) * together_;
   }
 
   // Output rows whose windows fit a band; one at least.
@@ -67,66 +75,170 @@ class Slider {
     const Index row = checked_mul(covered(call.window.x, call.out_width), call.channels);
     return aligned<T>(checked_mul(covered(call.window.y, band_rows(call)), row));
   }
-  // Narrow images: tiles go on from one row of outputs to the next, their rows of A listed. That takes each
-  // row of the window for itself, so it must make fewer sums in registers: 14 x 14 pixels of 256 channels are
-  // 33 tiles of 6, row by row 42 of 5 and 4.
-  static bool is_flat(const GemmKernels<T>& k, const Sliding<T>& call) {
-    const Index run = call.window.x.kernel * call.channels;
-    const bool fits = call.groups == 1 && call.window.x.dilation == 1 &&
-                      call.row_step == call.out_width * call.pixel_step && call.out_width > 0;
-    return fits && pieces(call.out_height * call.out_width, k.rows) * call.window.y.kernel *
-                           pieces(run, k.depth_block) <
-                       call.out_height * pieces(call.out_width, k.rows) *
-                           pieces(call.window.y.kernel * run, k.depth_block);
+  // Outputs are listed by the taps that they have inside the image, and what lies outside takes no sums. That
+  // takes each row of the window for itself: 7 x 7 pixels have 361 taps of 441, 56 x 56 nearly all.
+  static bool is_listed(const GemmKernels<T>& k, const Sliding<T>& call) {
+    const WindowAxis &down = call.window.y, &across = call.window.x;
+    if (call.groups != 1 || call.depthwise || across.dilation != 1 ||
+        inner_tap(down, call.out_height, call.height) < 0)
+      return false;
+    const Stretches stretches(across, call.out_width, call.width);
+    if (!stretches.complete()) return false;
+    const Index images = images_in_bytes(call);
+    Index listed = 0;
+    for (Index r = 0; r < down.kernel; ++r)
+      for (const Stretch& s : stretches)
+        listed += work_of_tiles(
+            k, images * outputs_inside(down, r, call.out_height, call.height).size() * s.outputs.size(),
+            s.taps.size() * call.channels);
+    const Index depth = call.window.taps() * call.channels;
+    return listed < images * call.out_height * work_of_tiles(k, call.out_width, depth);
   }
-  static Index workspace_size(const GemmKernels<T>& k, const Sliding<T>& call) {
-    const Index list = is_flat(k, call) ? band_rows(call) * call.out_width : 0;
-    return checked_add(buffer_size(call), list * static_cast<Index>(sizeof(void*) / sizeof(T)));
+  // Fewer images may go another way than so many.
+  static Index workspace_size(const GemmKernels<T>&, const Sliding<T>& call) {
+    if (call.depthwise || call.groups != 1) return buffer_size(call);
+    const Index outputs = checked_mul(images_in_bytes(call), listed_outputs(call));
+    return std::max(buffer_size(call),
+                    aligned<T>(checked_mul(outputs, static_cast<Index>(2 * sizeof(void*) / sizeof(T)))));
   }
 
   void run(const Team& team) {
     if (call_.out_height <= 0 || call_.out_width <= 0 || call_.filters <= 0) return;
-    team.deal(call_.images * bands_, [&](Index item) {
-      const Index image = item / bands_, band = item % bands_;
-      make({cut(call_.out_height, bands_, band), cut(call_.out_height, bands_, band + 1)}, image);
+    const Index groups = pieces(call_.images, together_);
+    team.deal(groups * bands_, [&](Index item) {
+      const Index group = item / bands_, band = item % bands_;
+      make({cut(call_.out_height, bands_, band), cut(call_.out_height, bands_, band + 1)},
+           {cut(call_.images, groups, group), cut(call_.images, groups, group + 1)});
     });
   }
 
  private:
-  void make(Span rows, Index image) {
-    const T* const x = call_.x + image * call_.height * call_.width * call_.channels;
-    T* const out = call_.out + image * call_.image_step + rows.begin * call_.row_step;
+  // Of a listed call, with images that are made in whole: as many as ...
+  static Index images_in_bytes(const Sliding<T>& call) {
+    if (band_rows(call) < call.out_height) return 1;
+    const Index image = call.height * call.width * call.channels * static_cast<Index>(sizeof(T));
+    const Index most = std::min(outputs_together / std::max<Index>(1, call.out_height * call.out_width),
+                                together_bytes / std::max<Index>(1, image));
+    return std::clamp<Index>(most, 1, std::max<Index>(1, call.images / 8));
+  }
+  static Index images_together(const GemmKernels<T>& k, const Sliding<T>& call) {
+    return is_listed(k, call) ? images_in_bytes(call) : 1;
+  }
+  static Index listed_outputs(const Sliding<T>& call) { return checked_mul(band_rows(call), call.out_width); }
+
+  void make(Span rows, Span images) {
+    const T* const x = call_.x + images.begin * image_elements();
+    T* const out = call_.out + images.begin * call_.image_step + rows.begin * call_.row_step;
     if (call_.depthwise)
       make_depthwise(rows, x, out);
+    else if (listed_)
+      make_listed(rows, images.size(), x, out);
     else
-      make_panels(rows, x, out);
-    finish(rows.size(), out);
+      make_rows(rows, x, out);
+    for (Index n = 0; n < images.size(); ++n) finish(rows.size(), out + n * call_.image_step);
   }
 
-  void make_panels(Span rows, const T* x, T* out) {
+  Index image_elements() const { return call_.height * call_.width * call_.channels; }
+
+  void make_rows(Span rows, const T* x, T* out) {
     const Band<T> band = band_of(x, call_.height, call_.width, call_.channels, call_.window, rows,
                                  {0, call_.out_width}, buffer_);
-    const Strands strands(call_.window, call_.channels, channels_, band.pitch, flat_);
-    if (flat_) list_windows(band, rows.size());
+    const Strands strands(call_.window, call_.channels, channels_, band.pitch);
     for (Index g = 0; g < call_.groups; ++g)
-      for (Index j = 0, cols; j < filters_; j += cols) {
-        cols = makes_two_ && filters_ - j >= 2 * width_ ? 2 * width_ : std::min(width_, filters_ - j);
-        make_panel(band, strands, rows.size(), g, {j, j + cols}, out + g * filters_ + j);
-      }
+      for_each_panel([&](Span panel) {
+        make_panel(band, strands, rows.size(), g, panel, out + g * filters_ + panel.begin);
+      });
   }
 
-  // A panel of filters, or two: all depths of it while its outputs are in cache.
-  void make_panel(const Band<T>& band, const Strands& strands, Index rows, Index group, Span panel, T* out) {
-    const Index j = panel.begin, cols = panel.size(), vectors = pieces(cols, k_.lanes);
+  template <class Body>
+  void for_each_panel(const Body& body) const {
+    for (Index j = 0, cols; j < filters_; j += cols) {
+      cols = makes_two_ && filters_ - j >= 2 * width_ ? 2 * width_ : std::min(width_, filters_ - j);
+      body(Span{j, j + cols});
+    }
+  }
+
+  // What tiles of a panel have in common, or of two.
+  TileArgs<T> tile_of(Span panel) const {
     TileArgs<T> tile;
     tile.alpha = 1;
     tile.slope = call_.slope;
-    tile.cols = cols;
+    tile.cols = panel.size();
     tile.b_step = width_;
     tile.b_next = width_ * depth_;
     tile.a_row = call_.window.x.stride * call_.channels;
     tile.a_step = 1;
     tile.c_row = call_.pixel_step;
+    tile.a_list = nullptr;
+    return tile;
+  }
+
+  // By rows of the window: first one that all outputs have inside the image, then the others with the outputs
+  // that have them.
+  void make_listed(Span rows, Index images, const T* x, T* out) {
+    const WindowAxis& down = call_.window.y;
+    const Stretches stretches(call_.window.x, call_.out_width, call_.width);
+    list(stretches, rows, images, x, out);
+    for_each_panel([&](Span panel) {
+      TileArgs<T> tile = tile_of(panel);
+      tile.c_first = panel.begin;
+      const auto add = [&](Index r) {
+        const Span inside = outputs_inside(down, r, call_.out_height, call_.height);
+        const Span made{std::max(inside.begin, rows.begin), std::min(inside.end, rows.end)};
+        if (made.size() > 0) add_taps(tile, stretches, r, rows, made, images, panel);
+      };
+      add(inner_tap_);
+      for (Index r = 0; r < down.kernel; ++r)
+        if (r != inner_tap_) add(r);
+    });
+  }
+
+  void add_taps(TileArgs<T>& tile, const Stretches& stretches, Index r, Span rows, Span made, Index images,
+                Span panel) const {
+    const bool first = r == inner_tap_;
+    const Index channels = call_.channels;
+    const T* const filters =
+        call_.panels + panel.begin * depth_ + r * call_.window.x.kernel * channels * width_;
+    for (const Stretch& s : stretches) {
+      const Index cols = s.outputs.size(), depth = s.taps.size() * channels;
+      const Index from = (s.outputs.begin * rows.size() + cols * (made.begin - rows.begin)) * images;
+      const Index blocks = std::max<Index>(1, pieces(depth, k_.depth_block));
+      for (Index block = 0; block < blocks; ++block) {
+        const Index begin = cut(depth, blocks, block);
+        tile.depth = cut(depth, blocks, block + 1) - begin;
+        tile.a_first = (r - inner_tap_) * call_.window.y.dilation * call_.width * channels + begin;
+        tile.b = filters + (s.taps.begin * channels + begin) * width_;
+        tile.beta = first && block == 0 ? T(0) : T(1);
+        tile.bias = first && block == 0 && call_.bias ? call_.bias + panel.begin : nullptr;
+        tile.act = first && block + 1 == blocks && in_registers() ? call_.act : Act::identity;
+        make_tiles(tile, k_.kernel_listed_rows, images * made.size() * cols, pieces(panel.size(), k_.lanes),
+                   from, nullptr, nullptr);
+      }
+    }
+  }
+
+  // Stretch by stretch, row by row, image by image: where an output lies, and the inner tap of its window.
+  void list(const Stretches& stretches, Span rows, Index images, const T* x, T* out) const {
+    const WindowAxis &down = call_.window.y, &across = call_.window.x;
+    Index at = 0;
+    for (const Stretch& s : stretches)
+      for (Index i = rows.begin; i < rows.end; ++i)
+        for (Index n = 0; n < images; ++n) {
+          const Index y = i * down.stride - down.before + inner_tap_ * down.dilation;
+          const T* const line = x + n * image_elements() + y * call_.width * call_.channels;
+          T* const to = out + n * call_.image_step + (i - rows.begin) * call_.row_step;
+          for (Index o = s.outputs.begin; o < s.outputs.end; ++o, ++at) {
+            windows_[at] = line + (o * across.stride - across.before + s.taps.begin) * call_.channels;
+            outputs_[at] = to + o * call_.pixel_step;
+          }
+        }
+  }
+
+  // A panel of filters, or two: all depths of it while its outputs are in cache.
+  void make_panel(const Band<T>& band, const Strands& strands, Index rows, Index group, Span panel,
+                  T* out) const {
+    const Index j = panel.begin, vectors = pieces(panel.size(), k_.lanes);
+    TileArgs<T> tile = tile_of(panel);
     const T* const filters = call_.panels + group * panel_elements(k_, depth_, filters_) + j * depth_;
     const T* const origin = band.data + group * channels_;
     for (Index s = 0; s < strands.count(); ++s) {
@@ -144,14 +256,9 @@ class Slider {
         tile.beta = first ? T(0) : T(1);
         tile.bias = last && call_.bias ? call_.bias + group * filters_ + j : nullptr;
         tile.act = last && in_registers() ? call_.act : Act::identity;
-        if (flat_) {
-          tile.a_first = strand.offset + begin;
-          make_tiles(tile, k_.kernel_listed_rows, rows * call_.out_width, vectors, nullptr, list_, out);
-          continue;
-        }
         for (Index i = 0; i < rows; ++i)
-          make_tiles(tile, k_.kernel_rows, call_.out_width, vectors,
-                     origin + place_in(strand, begin) + i * call_.window.y.stride * band.pitch, nullptr,
+          make_tiles(tile, k_.kernel_rows, call_.out_width, vectors, 0,
+                     origin + place_in(strand, begin) + i * call_.window.y.stride * band.pitch,
                      out + i * call_.row_step);
       }
     }
@@ -217,16 +324,10 @@ class Slider {
     return ahead;
   }
 
-  void list_windows(const Band<T>& band, Index rows) const {
-    for (Index i = 0; i < rows; ++i)
-      for (Index j = 0; j < call_.out_width; ++j)
-        list_[i * call_.out_width + j] =
-            band.data + i * call_.window.y.stride * band.pitch + j * call_.window.x.stride * call_.channels;
-  }
-
-  // Outputs one behind the other, in tiles whose heights differ by one at most.
+  // Outputs one behind the other, or those of the list `from` one on, in tiles whose heights differ by one at
+  // most.
   void make_tiles(TileArgs<T>& tile, const TileKernel<T> (*kernel)[max_tile_vectors], Index outputs,
-                  Index vectors, const T* a, const T* const* list, T* c) const {
+                  Index vectors, Index from, const T* a, T* c) const {
     const Index tiles = pieces(outputs, k_.rows), higher = outputs % tiles;
     for (Index pass = 0; pass < 2; ++pass) {
       const Index height = outputs / tiles + (pass == 0), count = pass == 0 ? higher : tiles - higher;
@@ -234,19 +335,23 @@ class Slider {
       tile.tiles = count;
       tile.a = a;
       tile.a_next = height * tile.a_row;
-      tile.a_list = list;
       tile.c = c;
+      if (listed_) {
+        tile.a_list = windows_ + from;
+        tile.c_list = outputs_ + from;
+      }
       kernel[height - 1][vectors - 1](tile);
-      if (list)
-        list += count * height;
-      else
-        a += count * tile.a_next;
+      from += count * height;
+      if (listed_) continue;
+      a += count * tile.a_next;
       c += count * height * tile.c_row;
     }
   }
 
+  // Rows of the window that some outputs lack come after the others: then nothing is the last for all.
   bool in_registers() const {
-    return !call_.saved && !call_.residual && (call_.act == Act::relu || call_.act == Act::leaky_relu);
+    return !call_.saved && !call_.residual && (call_.act == Act::relu || call_.act == Act::leaky_relu) &&
+           !(listed_ && call_.window.y.kernel > 1);
   }
 
   // The residual, the activations that cost more, or the derivative, over what was just made.
@@ -276,8 +381,11 @@ class Slider {
   Index width_of_channels_;           // of a panel of a depthwise call
   Span inner_{0, 0};                  // outputs along a row whose windows lie inside the image
   Index bands_;
-  bool flat_;
-  const T** list_;  // of a flat band: where each output's window begins
+  bool listed_;
+  Index together_;               // images
+  Index inner_tap_ = 0;          // of a listed call: a row of the window that all outputs have
+  const T** windows_ = nullptr;  // where its windows have that row's first tap inside the image
+  T** outputs_ = nullptr;
 };
 
 }  // namespace gemmule::cpu

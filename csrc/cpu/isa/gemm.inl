@@ -21,18 +21,18 @@ GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
 #define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
 #define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
 
-template <class T, int R, int V, bool full>
-GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
+template <class T, int R, int V, bool full, class Row>
+GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V]) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
   if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
   if (g.beta == T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-      const T* c = to + i * g.c_row + v * lanes<T>;
+      const T* c = row(i) + v * lanes<T>;
       acc[i][v] += last(v) ? load_first(c, tail) : load(c);
     }
   else if (g.beta != T(0))
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-      const T* c = to + i * g.c_row + v * lanes<T>;
+      const T* c = row(i) + v * lanes<T>;
       acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
     }
   if (g.bias) GEMMULE_FOR_VECTORS {
@@ -43,12 +43,16 @@ GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
   if (g.act != Act::identity)
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = activate_in_register<T>(acc[i][v], g.act, g.slope);
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
-    T* c = to + i * g.c_row + v * lanes<T>;
+    T* c = row(i) + v * lanes<T>;
     if (last(v))
       store_first(c, acc[i][v], tail);
     else
       store(c, acc[i][v]);
   }
+}
+template <class T, int R, int V, bool full>
+GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
+  finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, acc);
 }
 
 // How a tile's A lies: column by column (a_row 1), as in a packed strip; row by row (a_step 1), in one piece
@@ -154,7 +158,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 
 template <class T, int R, int V, Lie lie>
 GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T* const* list, T* c,
-                         const T* fetch) {
+                         T* const* c_list, const T* fetch) {
   Vec<T> acc[R][V];
   if (fetch)
     GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(fetch + i * g.fetch_row + v * lanes<T>, 1);
@@ -162,6 +166,15 @@ GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T*
     multiply_tile<T, R, V, lie, true>(g, a, list, acc);
   else
     multiply_tile<T, R, V, lie, false>(g, a, list, acc);
+  if constexpr (lie == Lie::listed_rows)
+    if (c_list) {
+      const auto row = [&g, c_list](int i) { return c_list[i] + g.c_first; };
+      if (g.cols == V * lanes<T>)
+        finish_rows<T, R, V, true>(g, row, acc);
+      else
+        finish_rows<T, R, V, false>(g, row, acc);
+      return;
+    }
   if (g.cols == V * lanes<T>)
     finish_tile<T, R, V, true>(g, c, acc);
   else
@@ -176,24 +189,28 @@ static void tile(const TileArgs<T>& g) {
   for (Index t = 0; t < g.tiles; ++t)
     make_tile<T, R, V, lie>(g, packed, listed ? nullptr : g.a + t * g.a_next,
                             listed ? g.a_list + t * R : nullptr, g.c + t * R * g.c_row,
+                            listed && g.c_list ? g.c_list + t * R : nullptr,
                             g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
 }
 
-// Tiles of two whole panels, each as an upper and a lower half.
+// Tiles of two whole panels; of more than half the rows as an upper and a lower one.
 template <class T, int R, Lie lie>
 static void tile_of_two(const TileArgs<T>& g) {
-  constexpr int V = 2 * GEMMULE_TILE_VECTORS, upper = (R + 1) / 2;
+  constexpr int V = 2 * GEMMULE_TILE_VECTORS, most = GEMMULE_TILE_ROWS / 2,
+                upper = R <= most ? R : (R + 1) / 2;
   constexpr bool listed = lie == Lie::listed_rows;
   const bool packed = g.b_step == GEMMULE_TILE_VECTORS * lanes<T>;
   for (Index t = 0; t < g.tiles; ++t) {
     const T* a = listed ? nullptr : g.a + t * g.a_next;
     const T* const* list = listed ? g.a_list + t * R : nullptr;
     T* c = g.c + t * R * g.c_row;
+    T* const* c_list = listed && g.c_list ? g.c_list + t * R : nullptr;
     const T* fetch = g.fetch ? g.fetch + t * R * g.fetch_row : nullptr;
-    make_tile<T, upper, V, lie>(g, packed, a, list, c, fetch);
+    make_tile<T, upper, V, lie>(g, packed, a, list, c, c_list, fetch);
     if constexpr (R > upper)
       make_tile<T, R - upper, V, lie>(g, packed, listed ? nullptr : a + upper * g.a_row,
                                       listed ? list + upper : nullptr, c + upper * g.c_row,
+                                      c_list ? c_list + upper : nullptr,
                                       fetch ? fetch + upper * g.fetch_row : nullptr);
   }
 }
