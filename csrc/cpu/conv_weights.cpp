@@ -1,6 +1,6 @@
 // dW = dz^T x, where x is what each window covers: a tile has some elements of a window as its rows, filters
 // as its columns, and sums over pixels.
-#include "cpu/conv_parts.h"
+#include "cpu/conv_inside.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
 #include "cpu/winograd.h"
@@ -71,24 +71,23 @@ struct PixelBlocks {
   Index down, across;  // how many
 };
 
-// Elements of a window that lie in one piece: a row of its taps, or the channels of one tap.
-struct Lines {
-  explicit Lines(const ConvSizes& s) : sizes(s) {
-    whole = s.groups == 1 && s.window.x.dilation == 1;
-    count = whole ? s.window.y.kernel : s.window.taps();
-    length = whole ? s.window.x.kernel * s.channels : s.group_channels();
-  }
-  Index offset(Index line, Index pitch) const {
-    if (whole) return line * sizes.window.y.dilation * pitch;
-    const Index taps = sizes.window.x.kernel;
-    return line / taps * sizes.window.y.dilation * pitch +
-           line % taps * sizes.window.x.dilation * sizes.channels;
-  }
-
-  const ConvSizes& sizes;
-  bool whole;
-  Index count, length;
-};
+// Where a sum's terms come from. A window's element by element: `by_taps`, each tap's channels by themselves,
+// over the outputs that have the tap inside the image; else the rows of its taps in one piece, over all, and
+// the image has zeros around it. Few channels leave tiles of few rows.
+template <class T>
+bool sums_by_taps(const GemmKernels<T>& k, const ConvSizes& s, const PixelBlocks& blocks) {
+  const WindowAxis &down = s.window.y, &across = s.window.x;
+  if (s.groups > 1 || across.dilation > 1) return true;
+  const auto pixels = [&](Index high, Index wide) { return high * wide / (blocks.down * blocks.across); };
+  Index taps = 0;
+  for (Index r = 0; r < down.kernel; ++r)
+    for (Index t = 0; t < across.kernel; ++t)
+      taps += work_of_tiles(k, s.channels,
+                            pixels(outputs_inside(down, r, blocks.height, s.height).size(),
+                                   outputs_inside(across, t, blocks.width, s.width).size()));
+  return taps <
+         down.kernel * work_of_tiles(k, across.kernel * s.channels, pixels(blocks.height, blocks.width));
+}
 
 template <class T>
 class WeightGradient {
@@ -98,7 +97,10 @@ class WeightGradient {
         call_(call),
         s_(call.sizes),
         blocks_(s_, k_.depth_block),
-        lines_(s_),
+        by_taps_(sums_by_taps(k_, s_, blocks_)),
+        lines_(by_taps_ ? s_.window.taps() : s_.window.y.kernel),
+        length_(s_.depth() / lines_),
+        together_(images_together(k_, s_)),
         width_(panel_width(k_, s_.group_filters())),
         panels_(panels),
         dz_(workspace),
@@ -115,12 +117,14 @@ class WeightGradient {
     return aligned(k.depth_block * panel_width(k, s.group_filters()));
   }
   static Index workspace_size(const GemmKernels<T>& k, const ConvSizes& s) {
-    return checked_add(dz_size(k, s), aligned(PixelBlocks(s, k.depth_block).covered_elements(s)));
+    const Index covered = PixelBlocks(s, k.depth_block).covered_elements(s);
+    const Index images = checked_mul(images_together(k, s), checked_mul(s.height * s.width, s.channels));
+    return checked_add(dz_size(k, s), aligned(std::max(covered, images)));
   }
 
   void run(const Team& team) {
     const Index of_group = pieces(s_.group_filters(), width_);
-    const Index items = s_.groups * of_group * lines_.count, count = parts(k_, s_);
+    const Index items = s_.groups * of_group * lines_, count = parts(k_, s_);
     if (count == 1)
       return add_images({0, s_.images}, team.share(items), of_group, panels_, !call_.accumulate);
     const Index size = sums_size(k_, s_);
@@ -131,66 +135,149 @@ class WeightGradient {
   }
 
  private:
+  // Images whose pixels make one sum in a register, where it goes by taps: 7 of 7 x 7 pixels, so that the
+  // sums pass by a seventh as often.
+  static Index images_together(const GemmKernels<T>& k, const ConvSizes& s) {
+    constexpr Index most_bytes = 1024 * 1024;  // half of an L2 of 2 MB
+    const PixelBlocks blocks(s, k.depth_block);
+    if (blocks.down > 1 || blocks.across > 1 || s.window.y.stride > 1 || !sums_by_taps(k, s, blocks))
+      return 1;
+    const Index image = std::max<Index>(1, s.height * s.width * s.channels * static_cast<Index>(sizeof(T)));
+    const Index most = k.depth_block / std::max<Index>(1, blocks.height * blocks.width);
+    return std::clamp<Index>(std::min(most, most_bytes / image), 1, std::max<Index>(1, s.images));
+  }
+
   // To some of the sums what some images give; where they are `fresh`, what they held is not read.
   void add_images(Span images, Span mine, Index of_group, T* sums, bool fresh) {
     if (mine.size() <= 0) return;
-    for (Index n = images.begin; n < images.end; ++n)
+    const Index groups = pieces(images.size(), together_);
+    for (Index n = 0; n < groups; ++n) {
+      const Span group{images.begin + cut(images.size(), groups, n),
+                       images.begin + cut(images.size(), groups, n + 1)};
       for (Index i = 0; i < blocks_.down; ++i)
         for (Index j = 0; j < blocks_.across; ++j) {
-          add_block(mine, of_group, sums, n, blocks_.rows(i), blocks_.cols(j), fresh);
+          const Span rows = blocks_.rows(i), cols = blocks_.cols(j);
+          if (by_taps_)
+            add_taps(mine, of_group, sums, group, rows, cols, fresh);
+          else
+            add_rows(mine, of_group, sums, group.begin, rows, cols, fresh);
           fresh = false;
         }
+    }
     if (fresh)
       for (Index item = mine.begin; item < mine.end; ++item)
-        std::fill_n(sums_of(item, of_group, sums), lines_.length * width_, T(0));
+        std::fill_n(sums_of(item / lines_, item % lines_, of_group, sums), length_ * width_, T(0));
   }
 
   static Index aligned(Index elements) { return round_up(elements, 64 / static_cast<Index>(sizeof(T))); }
 
-  T* sums_of(Index item, Index of_group, T* sums) const {
-    const Index line = item % lines_.count, panel = item / lines_.count;
+  T* sums_of(Index panel, Index line, Index of_group, T* sums) const {
     return sums + panel / of_group * panel_elements(k_, s_.depth(), s_.group_filters()) +
-           panel % of_group * width_ * s_.depth() + line * lines_.length * width_;
+           panel % of_group * width_ * s_.depth() + line * length_ * width_;
   }
 
-  void add_block(Span mine, Index of_group, T* sums, Index image, Span rows, Span cols, bool first) {
-    const Band<T> band = band_of(call_.x + image * s_.height * s_.width * s_.channels, s_.height, s_.width,
-                                 s_.channels, s_.window, rows, cols, buffer_);
-    const Index pixel = (image * blocks_.height + rows.begin) * blocks_.width + cols.begin;
+  TileArgs<T> tile_of(bool first) const {
     TileArgs<T> tile;
-    tile.depth = rows.size() * cols.size();
     tile.a_row = 1;
     tile.a_step = s_.window.x.stride * s_.channels;
-    tile.a_run = tile.a_chunk = cols.size();
-    tile.a_jump = s_.window.y.stride * band.pitch - cols.size() * tile.a_step;
-    // As many filters as a panel has: dz is one already.
-    const bool in_place = s_.groups == 1 && s_.filters == width_ && cols.size() == blocks_.width;
-    tile.b = in_place ? call_.dz + pixel * s_.filters : dz_;
     tile.b_step = tile.c_row = tile.cols = width_;
     tile.alpha = 1;
     tile.beta = first ? T(0) : T(1);
     tile.bias = nullptr;
     tile.act = Act::identity;
     tile.slope = 1;
+    return tile;
+  }
+
+  // The gradients of some pixels of a row, by a panel's filters.
+  const T* gradients(Index image, Index row, Index col, Index panel, Index of_group) const {
+    return call_.dz + ((image * blocks_.height + row) * blocks_.width + col) * s_.filters +
+           panel / of_group * s_.group_filters() + panel % of_group * width_;
+  }
+  void pack(Index pixels, const T* dz, Index panel, Index of_group, T* to) const {
+    k_.pack_b(pixels, std::min(width_, s_.group_filters() - panel % of_group * width_), width_, dz,
+              s_.filters, 1, to);
+  }
+  // As many filters as a panel has: dz is one already.
+  bool is_panel() const { return s_.groups == 1 && s_.filters == width_; }
+
+  void add_taps(Span mine, Index of_group, T* sums, Span images, Span rows, Span cols, bool first) {
+    const WindowAxis &down = s_.window.y, &across = s_.window.x;
+    const Index line = s_.width * s_.channels, n = images.size();
+    const T* const x = n == 1 ? call_.x + images.begin * s_.height * line : side_by_side(images);
+    const bool in_place = is_panel() && n == 1 && cols.size() == blocks_.width;
+    TileArgs<T> tile = tile_of(first);
     Index packed = -1;
     for (Index item = mine.begin; item < mine.end; ++item) {
-      const Index panel = item / lines_.count, group = panel / of_group;
-      if (packed != panel && !in_place) {
-        const Index j = panel % of_group * width_;
-        k_.pack_b(tile.depth, std::min(width_, s_.group_filters() - j), width_,
-                  call_.dz + pixel * s_.filters + group * s_.group_filters() + j, s_.filters, 1, dz_);
-        packed = panel;
-      }
-      add_line(tile, band.data + lines_.offset(item % lines_.count, band.pitch) + group * s_.group_channels(),
-               sums_of(item, of_group, sums));
+      const Index panel = item / lines_, r = item % lines_ / across.kernel, t = item % across.kernel;
+      const Span high = common(outputs_inside(down, r, blocks_.height, s_.height), rows),
+                 wide = common(outputs_inside(across, t, blocks_.width, s_.width), cols);
+      tile.depth = high.size() * n * wide.size();
+      if (tile.depth == 0 && !first) continue;
+      if (packed != panel && !in_place) pack_block(images, rows, cols, panel, of_group);
+      packed = panel;
+      const T* const dz = in_place ? gradients(images.begin, rows.begin, 0, panel, of_group) : dz_;
+      tile.b = dz + ((high.begin - rows.begin) * n * cols.size() + wide.begin - cols.begin) * width_;
+      tile.b_jump = (cols.size() - wide.size()) * width_;
+      tile.a_run = tile.a_chunk = wide.size();
+      tile.a_jump = down.stride * line - wide.size() * tile.a_step;
+      const Index y = high.begin * down.stride - down.before + r * down.dilation;
+      const Index pixel = wide.begin * across.stride - across.before + t * across.dilation;
+      add_line(tile, x + y * n * line + pixel * s_.channels + panel / of_group * s_.group_channels(),
+               sums_of(panel, item % lines_, of_group, sums));
+    }
+  }
+
+  static Span common(Span a, Span b) {
+    const Index begin = std::max(a.begin, b.begin);
+    return {begin, std::max(begin, std::min(a.end, b.end))};
+  }
+
+  // Row by row, the images one behind the other in it, so that all rows of all of them lie equally far apart.
+  const T* side_by_side(Span images) const {
+    const Index line = s_.width * s_.channels;
+    for (Index i = 0; i < s_.height; ++i)
+      for (Index n = 0; n < images.size(); ++n)
+        std::copy_n(call_.x + ((images.begin + n) * s_.height + i) * line, line,
+                    buffer_ + (i * images.size() + n) * line);
+    return buffer_;
+  }
+  // The gradients in the same order.
+  void pack_block(Span images, Span rows, Span cols, Index panel, Index of_group) const {
+    if (images.size() == 1)
+      return pack(rows.size() * cols.size(), gradients(images.begin, rows.begin, cols.begin, panel, of_group),
+                  panel, of_group, dz_);
+    T* to = dz_;
+    for (Index i = rows.begin; i < rows.end; ++i)
+      for (Index n = images.begin; n < images.end; ++n, to += cols.size() * width_)
+        pack(cols.size(), gradients(n, i, cols.begin, panel, of_group), panel, of_group, to);
+  }
+
+  void add_rows(Span mine, Index of_group, T* sums, Index image, Span rows, Span cols, bool first) {
+    const Band<T> band = band_of(call_.x + image * s_.height * s_.width * s_.channels, s_.height, s_.width,
+                                 s_.channels, s_.window, rows, cols, buffer_);
+    TileArgs<T> tile = tile_of(first);
+    tile.depth = rows.size() * cols.size();
+    tile.a_run = tile.a_chunk = cols.size();
+    tile.a_jump = s_.window.y.stride * band.pitch - cols.size() * tile.a_step;
+    Index packed = -1;
+    for (Index item = mine.begin; item < mine.end; ++item) {
+      const Index panel = item / lines_, row = item % lines_;
+      const T* const dz = gradients(image, rows.begin, cols.begin, panel, of_group);
+      const bool in_place = is_panel() && cols.size() == blocks_.width;
+      if (packed != panel && !in_place) pack(tile.depth, dz, panel, of_group, dz_);
+      packed = panel;
+      tile.b = in_place ? dz : dz_;
+      add_line(tile, band.data + row * s_.window.y.dilation * band.pitch,
+               sums_of(panel, row, of_group, sums));
     }
   }
 
   // In tiles whose heights differ by one at most.
   void add_line(TileArgs<T>& tile, const T* a, T* c) const {
-    const Index tiles = pieces(lines_.length, k_.rows), higher = lines_.length % tiles;
+    const Index tiles = pieces(length_, k_.rows), higher = length_ % tiles;
     for (Index pass = 0; pass < 2; ++pass) {
-      const Index height = lines_.length / tiles + (pass == 0), count = pass == 0 ? higher : tiles - higher;
+      const Index height = length_ / tiles + (pass == 0), count = pass == 0 ? higher : tiles - higher;
       if (count == 0) continue;
       tile.tiles = count;
       tile.a = a;
@@ -206,8 +293,10 @@ class WeightGradient {
   const ConvWeights<T>& call_;
   const ConvSizes& s_;
   const PixelBlocks blocks_;
-  const Lines lines_;
-  const Index width_;  // of a panel
+  const bool by_taps_;
+  const Index lines_, length_;  // of a window: pieces whose elements lie one behind the other
+  const Index together_;        // images
+  const Index width_;           // of a panel
   T *panels_, *dz_, *buffer_;
 };
 

@@ -20,9 +20,9 @@ namespace gemmule::cpu {
 // of its own or in an image: after its first a_run steps, and after every a_chunk from there, it goes on
 // a_jump further. A listed A is a table of the addresses of its rows: element (i, p) is at a_list[i][a_first
 // + p]. More tiles may follow below the first, of the same height and with the same B: their A is a_next, or
-// `height` rows of the list, further. A listed A may have a listed C: row i begins at c_list[i][c_first] then,
-// and c is not read. `act` is identity, relu or leaky_relu: those cost one instruction in
-// registers. The others are applied by the driver to the tile's rows while they are in L1.
+// `height` rows of the list, further. A listed A may have a listed C: row i begins at c_list[i][c_first]
+// then, and c is not read. `act` is identity, relu or leaky_relu: those cost one instruction in registers.
+// The others are applied by the driver to the tile's rows while they are in L1.
 template <class T>
 struct TileArgs {
   Index depth;
@@ -35,6 +35,7 @@ struct TileArgs {
   const T* b;
   Index b_step;
   Index b_next = 0;  // of a tile of two panels: how far from b the second begins
+  Index b_jump = 0;
   T* c;
   Index c_row;
   T* const* c_list = nullptr;

@@ -151,6 +151,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       left -= run;
       if (!in_runs || left == 0) break;
       a += g.a_jump;
+      b += g.b_jump, next += g.b_jump;
       run = g.a_chunk;
     }
   }
