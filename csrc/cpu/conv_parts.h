@@ -106,6 +106,22 @@ struct Strands {
   Index row_, count_, taps_y_, step_y_, run_, apart_;
 };
 
+// Windows of three that move by one, with one of padding at most at either end.
+inline bool moves_by_threes(const WindowAxis& axis, Index outputs, Index size) {
+  return axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1 && axis.before >= 0 && axis.before <= 1 &&
+         outputs + 1 - axis.before <= size;
+}
+// The rows of the image under `rows` rows of outputs from row i on, from the first window's first column on.
+// Those outside are nullptr.
+template <class Args, class T>
+void lie_under(Args& args, const Window& window, Index i, const T* image, Index height, Index width,
+               Index channels) {
+  for (Index r = 0; r < args.rows + 2; ++r) {
+    const Index y = i - window.y.before + r;
+    args.x[r] = y >= 0 && y < height ? image + (y * width - window.x.before) * channels : nullptr;
+  }
+}
+
 // Where element p of a strand lies in the band, from the window's first.
 inline Index place_in(const Strand& s, Index p) {
   return s.offset + p / s.run * (s.run + s.apart) + p % s.run;

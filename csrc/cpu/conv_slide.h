@@ -57,6 +57,8 @@ class Slider {
     listed_ = is_listed(k_, call);
     together_ = images_together(k_, call);
     width_of_channels_ = panel_width(k_, call.channels);
+    by_threes_ = moves_by_threes(call.window.y, call.out_height, call.height) &&
+                 moves_by_threes(call.window.x, call.out_width, call.width);
     if (call.depthwise) inner_ = whole_windows(call.window.x, call.out_width, call.width);
     if (!listed_) return;
     inner_tap_ = inner_tap(call.window.y, call.out_height, call.height);
@@ -264,9 +266,9 @@ class Slider {
     }
   }
 
-  // Some rows, panel by panel: what is under a panel of theirs stays in L1 from row to row, and the image's
-  // next rows are fetched meanwhile, in whole. Nothing is padded: at the border an output has fewer taps.
+  // Nothing is padded: at the border an output has fewer taps.
   void make_depthwise(Span rows, const T* image, T* out) const {
+    if (by_threes_) return make_rows_of_three(rows, image, out);
     const Index blocks = pieces(rows.size(), depthwise_rows);
     for (Index block = 0; block < blocks; ++block) {
       const Index begin = cut(rows.size(), blocks, block), end = cut(rows.size(), blocks, block + 1);
@@ -274,6 +276,32 @@ class Slider {
     }
   }
 
+  // Two rows at a time: of the four rows of the image under them two are in L1 or L2.
+  void make_rows_of_three(Span rows, const T* image, T* out) const {
+    const WindowAxis& across = call_.window.x;
+    DepthwiseRowsArgs<T> args;
+    args.before = across.before == 0;
+    args.after = call_.out_width + 2 - across.before <= call_.width;
+    args.outputs = call_.out_width;
+    args.x_step = call_.channels;
+    args.out_step = call_.pixel_step;
+    args.out_row = call_.row_step;
+    args.channels = call_.channels;
+    args.weight = call_.panels;
+    args.width = width_of_channels_;
+    args.bias = call_.bias;
+    args.act = in_registers() ? call_.act : Act::identity;
+    args.slope = call_.slope;
+    for (Index i = rows.begin; i < rows.end; i += args.rows) {
+      args.rows = std::min<Index>(2, rows.end - i);
+      lie_under(args, call_.window, i, image, call_.height, call_.width, call_.channels);
+      args.out = out + (i - rows.begin) * call_.row_step;
+      kernels_.depthwise.rows_of_three(args);
+    }
+  }
+
+  // Panel by panel: what is under a panel of theirs stays in L1 from row to row, and the image's next rows
+  // are fetched meanwhile, in whole.
   void make_depthwise_rows(Span rows, const T* image, T* out) const {
     const WindowAxis &down = call_.window.y, &across = call_.window.x;
     const Index line = call_.width * call_.channels;
@@ -379,6 +407,7 @@ class Slider {
   Index width_;                       // of a panel
   bool makes_two_;                    // panels at once
   Index width_of_channels_;           // of a panel of a depthwise call
+  bool by_threes_;                    // 3 x 3 windows that move by a pixel, with a pixel of padding at most
   Span inner_{0, 0};                  // outputs along a row whose windows lie inside the image
   Index bands_;
   bool listed_;

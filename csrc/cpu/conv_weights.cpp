@@ -312,7 +312,9 @@ class DepthwiseGradient {
         call_(call),
         s_(call.sizes),
         width_(panel_width(kernels.gemm, s_.channels)),
-        inner_(whole_windows(s_.window.x, s_.out_width(), s_.width)) {}
+        inner_(whole_windows(s_.window.x, s_.out_width(), s_.width)),
+        by_threes_(s_.out_width() > 1 && moves_by_threes(s_.window.y, s_.out_height(), s_.height) &&
+                   moves_by_threes(s_.window.x, s_.out_width(), s_.width)) {}
 
   static Index parts(const ConvSizes& s) { return std::clamp<Index>(s.images * s.out_height(), 1, 16); }
 
@@ -321,12 +323,36 @@ class DepthwiseGradient {
     team.deal(count, [&](Index part) {
       T* mine = sums + part * size;
       if (part > 0 || !call_.accumulate) std::fill_n(mine, size, T(0));
-      for (Index row = cut(rows, count, part); row < cut(rows, count, part + 1); ++row)
-        add_row(row / s_.out_height(), row % s_.out_height(), mine);
+      const Index end = cut(rows, count, part + 1);
+      for (Index row = cut(rows, count, part), made; row < end; row += made) {
+        const Index image = row / s_.out_height(), i = row % s_.out_height();
+        made = by_threes_ ? std::min<Index>({2, end - row, s_.out_height() - i}) : 1;
+        if (by_threes_)
+          add_rows_of_three(image, {i, i + made}, mine);
+        else
+          add_row(image, i, mine);
+      }
     });
   }
 
  private:
+  void add_rows_of_three(Index image, Span rows, T* sums) const {
+    const WindowAxis& across = s_.window.x;
+    DepthwiseRowsGradArgs<T> args;
+    args.rows = rows.size();
+    args.before = across.before == 0;
+    args.after = s_.out_width() + 2 - across.before <= s_.width;
+    args.outputs = s_.out_width();
+    args.x_step = args.dz_step = args.channels = s_.channels;
+    args.dz_row = s_.out_width() * s_.channels;
+    args.dz = call_.dz + (image * s_.out_height() + rows.begin) * args.dz_row;
+    args.sums = sums;
+    args.width = width_;
+    lie_under(args, s_.window, rows.begin, call_.x + image * s_.height * s_.width * s_.channels, s_.height,
+              s_.width, s_.channels);
+    kernels_.depthwise.weights_of_three(args);
+  }
+
   void add_row(Index image, Index i, T* sums) const {
     const WindowAxis &down = s_.window.y, &across = s_.window.x;
     const Span rows = taps_inside(down, i, s_.height);
@@ -365,6 +391,7 @@ class DepthwiseGradient {
   const ConvSizes& s_;
   const Index width_;  // of a panel
   const Span inner_;   // outputs along a row with all taps
+  const bool by_threes_;
 };
 
 }  // namespace

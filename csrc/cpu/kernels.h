@@ -178,6 +178,26 @@ struct DepthwiseArgs {
   T slope;
 };
 
+// One row of outputs or two of 3 x 3 windows that move by a pixel: out[q out_row + o out_step + c] =
+// act(bias[c]
+// + sum over r, s < 3 of x[q + r][(o + s) x_step + c] weight[panel of c][(3 r + s) width + c in it]), where
+// what lies outside the image takes no part: rows that do are nullptr, and of the others the first pixel
+// unless `before`, the last unless `after`.
+template <class T>
+struct DepthwiseRowsArgs {
+  Index rows;     // 1 or 2
+  const T* x[4];  // rows + 2 of them
+  bool before, after;
+  Index outputs, x_step, out_step, out_row;
+  Index channels;
+  const T* weight;  // in panels of (9, width)
+  Index width;
+  const T* bias;  // nullptr, or `channels` long
+  T* out;
+  Act act;
+  T slope;
+};
+
 // sums[r sums_row + s width + c] += sum over o of x[o x_step + r tap_row + s tap_col + c] dz[o dz_step + c],
 // r < rows, s < taps; zeros are added beyond the channels.
 template <class T>
@@ -192,11 +212,27 @@ struct DepthwiseGradArgs {
   Index width;
 };
 
+// The same for windows as in DepthwiseRowsArgs, with two outputs or more: sums[panel of c][(3 r + s) width +
+// c in it] += sum over q < rows and o of x[q + r][(o + s) x_step + c] dz[q dz_row + o dz_step + c].
+template <class T>
+struct DepthwiseRowsGradArgs {
+  Index rows;
+  const T* x[4];
+  bool before, after;
+  Index outputs, x_step, dz_step, dz_row;
+  Index channels;
+  const T* dz;
+  T* sums;
+  Index width;
+};
+
 // [v - 1]: for up to v vectors of channels.
 template <class T>
 struct DepthwiseKernels {
   void (*forward[max_tile_vectors])(const DepthwiseArgs<T>&);
+  void (*rows_of_three)(const DepthwiseRowsArgs<T>&);
   void (*weights[max_tile_vectors])(const DepthwiseGradArgs<T>&);
+  void (*weights_of_three)(const DepthwiseRowsGradArgs<T>&);
 };
 
 // Winograd's transforms for F(m x m, 3 x 3): a tile of n x n pixels, n = m + 2, gives m x m outputs, and its

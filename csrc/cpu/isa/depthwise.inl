@@ -1,6 +1,8 @@
 // Kernels of depthwise convolutions: every channel for itself, channels side by side in a vector. Contracts:
 // cpu/kernels.h.
 #pragma once
+#include <type_traits>
+
 #include "cpu/isa/gemm.inl"
 #include "cpu/isa/vec.h"
 
@@ -104,6 +106,89 @@ static void depthwise(const DepthwiseArgs<T>& g) {
     depthwise_row<T, V, true, false>(g);
 }
 
+// ---- 3 x 3 windows that move by a pixel ----
+
+// Q rows of P outputs of one vector of channels. A pixel is loaded once for all that it is in, up to six
+// outputs; three of its row's weights, or six, stay in registers with 16 sums (8 of 16 registers).
+template <class T, int P, int Q, bool full>
+GM_INLINE void three_by_three(const DepthwiseRowsArgs<T>& g, Index first, Index c, Index left) {
+  Vec<T> acc[Q][P];
+  const Vec<T> start = g.bias ? load_lanes<T, full>(g.bias + c, left) : Vec<T>{};
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+    for (int i = 0; i < P; ++i) acc[q][i] = start;
+  const T* const weight = g.weight + c / g.width * 9 * g.width + c % g.width;
+  const bool before = g.before || first > 0, after = g.after || first + P < g.outputs;
+#pragma GCC unroll 4
+  for (int r = 0; r < Q + 2; ++r) {
+    if (!g.x[r]) continue;
+    Vec<T> w[Q][3];
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+      for (int s = 0; s < 3; ++s)
+        if (r >= q && r - q < 3) w[q][s] = load(weight + (3 * (r - q) + s) * g.width);
+    const T* const row = g.x[r] + first * g.x_step + c;
+    const auto add = [&](int j) {
+      const Vec<T> here = load_lanes<T, full>(row + j * g.x_step, left);
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+        for (int s = 0; s < 3; ++s)
+          if (r >= q && r - q < 3 && j >= s && j - s < P) acc[q][j - s] += here * w[q][s];
+    };
+    if (before) add(0);
+#pragma GCC unroll 8
+    for (int j = 1; j <= P; ++j) add(j);
+    if (after) add(P + 1);
+  }
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 8
+    for (int i = 0; i < P; ++i)
+      store_lanes<T, full>(g.out + q * g.out_row + (first + i) * g.out_step + c,
+                           activate_in_register<T>(acc[q][i], g.act, g.slope), left);
+}
+
+// All channels of some outputs before the next: the image is read from end to end.
+template <class T, int P, int Q>
+GM_INLINE void three_by_three_tile(const DepthwiseRowsArgs<T>& g, Index first) {
+  constexpr Index n = lanes<T>;
+  Index c = 0;
+  for (; c + n <= g.channels; c += n) three_by_three<T, P, Q, true>(g, first, c, n);
+  if (c < g.channels) three_by_three<T, P, Q, false>(g, first, c, g.channels - c);
+}
+
+// In tiles of P outputs or one less; where those are too many, the last begins earlier and makes some again.
+template <class T, int Q>
+GM_INLINE void three_by_three_rows(const DepthwiseRowsArgs<T>& g) {
+  constexpr Index P = GEMMULE_REGISTERS >= 32 ? 8 : 4, half = P / 2;
+  const Index tiles = (g.outputs + P - 1) / P;
+  if (g.outputs >= P - 1)
+    for (Index t = 0, first; t < tiles; ++t) {
+      first = g.outputs * t / tiles;
+      if (g.outputs * (t + 1) / tiles - first == P)
+        three_by_three_tile<T, P, Q>(g, first);
+      else
+        three_by_three_tile<T, P - 1, Q>(g, first < g.outputs - (P - 1) ? first : g.outputs - (P - 1));
+    }
+  else if (g.outputs >= half)
+    for (Index first = 0;; first = g.outputs - half) {
+      three_by_three_tile<T, half, Q>(g, first);
+      if (first + half == g.outputs) break;
+    }
+  else
+    for (Index first = 0; first < g.outputs; ++first) three_by_three_tile<T, 1, Q>(g, first);
+}
+
+template <class T>
+static void depthwise_rows_of_three(const DepthwiseRowsArgs<T>& g) {
+  g.rows == 2 ? three_by_three_rows<T, 2>(g) : three_by_three_rows<T, 1>(g);
+}
+
+// ---- the gradient of the weights ----
+
 // Sums over outputs for S taps side by side: dz is loaded once for all of them. The even and the odd outputs
 // have sums of their own, so that few taps hide latency too.
 template <class T, int S, bool full>
@@ -158,6 +243,103 @@ static void depthwise_grad(const DepthwiseGradArgs<T>& g) {
   g.channels == V* lanes<T> ? depthwise_grad_rows<T, V, true>(g) : depthwise_grad_rows<T, V, false>(g);
 }
 
+// The nine sums of one vector of channels, over Q rows of `count` outputs, two at the least. Rows lo to hi of
+// the four are inside the image. A pixel is loaded once for the three outputs of a row that meet it, whose
+// gradients wait in registers; where the ends of a row lack some, nothing is multiplied.
+template <class T, int Q, int lo, int hi, bool full>
+GM_INLINE void three_by_three_sums(const DepthwiseRowsGradArgs<T>& g, Index row, Index first, Index count,
+                                   Index c, Index left) {
+  T* const sums = g.sums + c / g.width * 9 * g.width + c % g.width;
+  const T *x[Q + 2], *dz[Q];
+#pragma GCC unroll 4
+  for (int r = lo; r < hi; ++r) x[r] = g.x[row + r] + first * g.x_step + c;
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q) dz[q] = g.dz + (row + q) * g.dz_row + first * g.dz_step + c;
+  Vec<T> acc[3][3], d[Q][3];
+#pragma GCC unroll 4
+  for (int r = 0; r < 3; ++r)
+#pragma GCC unroll 4
+    for (int s = 0; s < 3; ++s) acc[r][s] = load(sums + (3 * r + s) * g.width);
+  // Column j of the image meets outputs j - s: those of taps `from` to `to`.
+  const auto column = [&](Index j, auto from, auto to) {
+    if constexpr (from == 0)
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q) d[q][0] = load_lanes<T, full>(dz[q] + j * g.dz_step, left);
+#pragma GCC unroll 4
+    for (int r = lo; r < hi; ++r) {
+      const Vec<T> here = load_lanes<T, full>(x[r] + j * g.x_step, left);
+#pragma GCC unroll 2
+      for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+        for (int s = 0; s < 3; ++s)
+          if (s >= from && s < to && r >= q && r - q < 3) acc[r - q][s] += here * d[q][s];
+    }
+  };
+  const auto move = [&] {
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; ++q) d[q][2] = d[q][1], d[q][1] = d[q][0];
+  };
+  using std::integral_constant;
+  constexpr integral_constant<int, 0> none;
+  constexpr integral_constant<int, 1> one;
+  constexpr integral_constant<int, 2> two;
+  constexpr integral_constant<int, 3> three;
+  if (g.before || first > 0) {
+    column(0, none, one);
+  } else {
+#pragma GCC unroll 2
+    for (int q = 0; q < Q; ++q) d[q][0] = load_lanes<T, full>(dz[q], left);
+  }
+  move();
+  column(1, none, two);
+  move();
+#pragma GCC unroll 3
+  for (Index j = 2; j < count; ++j) {
+    column(j, none, three);
+    move();
+  }
+  column(count, one, three);
+  move();
+  if (g.after || first + count < g.outputs) column(count + 1, two, three);
+#pragma GCC unroll 4
+  for (int r = 0; r < 3; ++r)
+#pragma GCC unroll 4
+    for (int s = 0; s < 3; ++s) store(sums + (3 * r + s) * g.width, acc[r][s]);
+}
+
+template <class T, int Q, int lo, int hi>
+GM_INLINE void three_by_three_sums_of_rows(const DepthwiseRowsGradArgs<T>& g, Index row, Index first,
+                                           Index count) {
+  constexpr Index n = lanes<T>;
+  Index c = 0;
+  for (; c + n <= g.channels; c += n) three_by_three_sums<T, Q, lo, hi, true>(g, row, first, count, c, n);
+  if (c < g.channels) three_by_three_sums<T, Q, lo, hi, false>(g, row, first, count, c, g.channels - c);
+}
+template <class T, int Q>
+GM_INLINE void three_by_three_sums_inside(const DepthwiseRowsGradArgs<T>& g, Index row, Index first,
+                                          Index count) {
+  const bool top = g.x[row], bottom = g.x[row + Q + 1];
+  if (top && bottom) return three_by_three_sums_of_rows<T, Q, 0, Q + 2>(g, row, first, count);
+  if (bottom) return three_by_three_sums_of_rows<T, Q, 1, Q + 2>(g, row, first, count);
+  if (top) return three_by_three_sums_of_rows<T, Q, 0, Q + 1>(g, row, first, count);
+  three_by_three_sums_of_rows<T, Q, 1, Q + 1>(g, row, first, count);
+}
+
+// All channels of some outputs, a page of them, before the next: both images are read from end to end. Two
+// rows at once take 16 registers for sums, gradients and a pixel.
+template <class T>
+static void depthwise_sums_of_three(const DepthwiseRowsGradArgs<T>& g) {
+  const Index page = 4096 / (g.channels * Index(sizeof(T))), most = page > 8 ? page : 8;
+  const Index chunks = (g.outputs + most - 1) / most;
+  for (Index i = 0; i < chunks; ++i) {
+    const Index first = g.outputs * i / chunks, count = g.outputs * (i + 1) / chunks - first;
+    if (GEMMULE_REGISTERS >= 32 && g.rows == 2)
+      three_by_three_sums_inside<T, 2>(g, 0, first, count);
+    else
+      for (Index row = 0; row < g.rows; ++row) three_by_three_sums_inside<T, 1>(g, row, first, count);
+  }
+}
+
 template <class T, int V>
 constexpr void fill_depthwise(DepthwiseKernels<T>& table) {
   table.forward[V - 1] = depthwise<T, V>;
@@ -169,6 +351,8 @@ template <class T>
 constexpr DepthwiseKernels<T> depthwise_kernels() {
   DepthwiseKernels<T> table = {};
   fill_depthwise<T, GEMMULE_TILE_VECTORS>(table);
+  table.rows_of_three = depthwise_rows_of_three<T>;
+  table.weights_of_three = depthwise_sums_of_three<T>;
   return table;
 }
 
