@@ -7,6 +7,32 @@
 
 namespace gemmule::cpu {
 
+// out[n, i, j, :] = sum over the window's elements at (i, j) times filters in panels. An image's gradient is
+// made of these too, then with flipped filters and outputs that lie some pixels apart.
+template <class T>
+struct Sliding {
+  const T* x;
+  Index images, height, width, channels, groups;
+  bool depthwise;  // then the panels are of (taps, channels)
+  Window window;   // `before` may be negative: `after` is not read
+  const T* panels;
+  Index filters;  // of all groups
+  T* out;
+  Index out_height, out_width;
+  Index image_step, row_step, pixel_step;  // of out
+  const T* bias;
+  Act act;
+  T slope;
+  const T* saved;     // where out lies in it, act' is taken
+  const T* residual;  // like out, added to it
+};
+
+// Those that cost an instruction, where nothing comes between.
+template <class T>
+bool acts_in_registers(const Sliding<T>& call) {
+  return !call.saved && !call.residual && (call.act == Act::relu || call.act == Act::leaky_relu);
+}
+
 // The part of an image that the windows of some outputs cover.
 template <class T>
 struct Band {
@@ -105,22 +131,6 @@ struct Strands {
   bool one_run_;
   Index row_, count_, taps_y_, step_y_, run_, apart_;
 };
-
-// Windows of three that move by one, with one of padding at most at either end.
-inline bool moves_by_threes(const WindowAxis& axis, Index outputs, Index size) {
-  return axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1 && axis.before >= 0 && axis.before <= 1 &&
-         outputs + 1 - axis.before <= size;
-}
-// The rows of the image under `rows` rows of outputs from row i on, from the first window's first column on.
-// Those outside are nullptr.
-template <class Args, class T>
-void lie_under(Args& args, const Window& window, Index i, const T* image, Index height, Index width,
-               Index channels) {
-  for (Index r = 0; r < args.rows + 2; ++r) {
-    const Index y = i - window.y.before + r;
-    args.x[r] = y >= 0 && y < height ? image + (y * width - window.x.before) * channels : nullptr;
-  }
-}
 
 // Where element p of a strand lies in the band, from the window's first.
 inline Index place_in(const Strand& s, Index p) {

@@ -1,6 +1,6 @@
 // The loops around the micro-kernel of convolutions.
 #pragma once
-#include "cpu/ahead.h"
+#include "cpu/conv_depthwise.h"
 #include "cpu/conv_inside.h"
 #include "cpu/gemm.h"
 
@@ -10,38 +10,14 @@ namespace gemmule::cpu {
 // filters that stream through.
 inline constexpr Index band_bytes = 256 * 1024;
 
-// Images of few outputs go together, as filters of megabytes pass by for each group of them; half of an L2 of
-// 2 MB.
+// Images of few outputs go together, as filters of megabytes pass by for each group of them: 256 outputs, in
+// half of an L2 of 2 MB.
 inline constexpr Index outputs_together = 256, together_bytes = 1024 * 1024;
-
-// Rows of outputs that are made of one panel of channels before the next: 10 rows of 28 pixels and 32
-// channels take 36 KB of L1.
-inline constexpr Index depthwise_rows = 8;
 
 template <class T>
 Index aligned(Index elements) {
   return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
 }
-
-// out[n, i, j, :] = sum over the window's elements at (i, j) times filters in panels. An image's gradient is
-// made of these too, then with flipped filters and outputs that lie some pixels apart.
-template <class T>
-struct Sliding {
-  const T* x;
-  Index images, height, width, channels, groups;
-  bool depthwise;  // then the panels are of (taps, channels)
-  Window window;   // `before` may be negative: `after` is not read
-  const T* panels;
-  Index filters;  // of all groups
-  T* out;
-  Index out_height, out_width;
-  Index image_step, row_step, pixel_step;  // of out
-  const T* bias;
-  Act act;
-  T slope;
-  const T* saved;     // where out lies in it, act' is taken
-  const T* residual;  // like out, added to it
-};
 
 template <class T>
 class Slider {
@@ -56,10 +32,6 @@ class Slider {
     bands_ = pieces(call.out_height, band_rows(call));
     listed_ = is_listed(k_, call);
     together_ = images_together(k_, call);
-    width_of_channels_ = panel_width(k_, call.channels);
-    by_threes_ = moves_by_threes(call.window.y, call.out_height, call.height) &&
-                 moves_by_threes(call.window.x, call.out_width, call.width);
-    if (call.depthwise) inner_ = whole_windows(call.window.x, call.out_width, call.width);
     if (!listed_) return;
     inner_tap_ = inner_tap(call.window.y, call.out_height, call.height);
     windows_ = reinterpret_cast<const T**>(buffer);
@@ -115,7 +87,7 @@ class Slider {
   }
 
  private:
-  // Of a listed call, with images that are made in whole: as many as ...
+  // Of a listed call, where images are made in whole: so few that 8 members and more are busy.
   static Index images_in_bytes(const Sliding<T>& call) {
     if (band_rows(call) < call.out_height) return 1;
     const Index image = call.height * call.width * call.channels * static_cast<Index>(sizeof(T));
@@ -132,7 +104,7 @@ class Slider {
     const T* const x = call_.x + images.begin * image_elements();
     T* const out = call_.out + images.begin * call_.image_step + rows.begin * call_.row_step;
     if (call_.depthwise)
-      make_depthwise(rows, x, out);
+      DepthwiseSlider<T>(kernels_, call_).make(rows, x, out);
     else if (listed_)
       make_listed(rows, images.size(), x, out);
     else
@@ -266,92 +238,6 @@ class Slider {
     }
   }
 
-  // Nothing is padded: at the border an output has fewer taps.
-  void make_depthwise(Span rows, const T* image, T* out) const {
-    if (by_threes_) return make_rows_of_three(rows, image, out);
-    const Index blocks = pieces(rows.size(), depthwise_rows);
-    for (Index block = 0; block < blocks; ++block) {
-      const Index begin = cut(rows.size(), blocks, block), end = cut(rows.size(), blocks, block + 1);
-      make_depthwise_rows({rows.begin + begin, rows.begin + end}, image, out + begin * call_.row_step);
-    }
-  }
-
-  // Two rows at a time: of the four rows of the image under them two are in L1 or L2.
-  void make_rows_of_three(Span rows, const T* image, T* out) const {
-    const WindowAxis& across = call_.window.x;
-    DepthwiseRowsArgs<T> args;
-    args.before = across.before == 0;
-    args.after = call_.out_width + 2 - across.before <= call_.width;
-    args.outputs = call_.out_width;
-    args.x_step = call_.channels;
-    args.out_step = call_.pixel_step;
-    args.out_row = call_.row_step;
-    args.channels = call_.channels;
-    args.weight = call_.panels;
-    args.width = width_of_channels_;
-    args.bias = call_.bias;
-    args.act = in_registers() ? call_.act : Act::identity;
-    args.slope = call_.slope;
-    for (Index i = rows.begin; i < rows.end; i += args.rows) {
-      args.rows = std::min<Index>(2, rows.end - i);
-      lie_under(args, call_.window, i, image, call_.height, call_.width, call_.channels);
-      args.out = out + (i - rows.begin) * call_.row_step;
-      kernels_.depthwise.rows_of_three(args);
-    }
-  }
-
-  // Panel by panel: what is under a panel of theirs stays in L1 from row to row, and the image's next rows
-  // are fetched meanwhile, in whole.
-  void make_depthwise_rows(Span rows, const T* image, T* out) const {
-    const WindowAxis &down = call_.window.y, &across = call_.window.x;
-    const Index line = call_.width * call_.channels;
-    DepthwiseArgs<T> args;
-    args.tap_row = down.dilation * line;
-    args.tap_col = across.dilation * call_.channels;
-    args.x_step = across.stride * call_.channels;
-    args.out_step = call_.pixel_step;
-    args.width = width_of_channels_;
-    args.weight_row = across.kernel * args.width;
-    args.act = in_registers() ? call_.act : Act::identity;
-    args.slope = call_.slope;
-    Ahead<T> ahead = rows_behind(rows, image);
-    for (Index c = 0; c < call_.channels; c += args.width) {
-      args.channels = std::min(args.width, call_.channels - c);
-      args.bias = call_.bias ? call_.bias + c : nullptr;
-      for (Index i = rows.begin; i < rows.end; ++i) {
-        ahead.fetch();
-        const Span taps_y = taps_inside(down, i, call_.height);
-        const T* const row = image + (i * down.stride - down.before + taps_y.begin * down.dilation) * line;
-        const T* const weight = call_.panels + c * depth_ + taps_y.begin * args.weight_row;
-        args.taps_y = taps_y.size();
-        for (Index o = 0; o < call_.out_width; o += args.outputs) {
-          const Span taps = taps_inside(across, o, call_.width);
-          args.outputs = o == inner_.begin && inner_.size() > 0 ? inner_.size() : 1;
-          args.taps_x = taps.size();
-          args.weight = weight + taps.begin * args.width;
-          args.x =
-              row + (o * across.stride - across.before + taps.begin * across.dilation) * call_.channels + c;
-          args.out = out + (i - rows.begin) * call_.row_step + o * call_.pixel_step + c;
-          kernels_.depthwise.forward[pieces(args.channels, k_.lanes) - 1](args);
-        }
-      }
-    }
-  }
-
-  // The rows of the image that as many rows of outputs more will read.
-  Ahead<T> rows_behind(Span rows, const T* image) const {
-    const WindowAxis& down = call_.window.y;
-    const Index line = call_.width * call_.channels;
-    const Index last = (rows.end - 1) * down.stride - down.before + down.extent();
-    Ahead<T> ahead;
-    ahead.first_row = image + last * line;
-    ahead.step = line;
-    ahead.rows = std::clamp<Index>(call_.height - last, 0, rows.size() * down.stride);
-    ahead.lines = pieces(line, Ahead<T>::line);
-    ahead.share = pieces(ahead.rows * ahead.lines, rows.size() * pieces(call_.channels, width_of_channels_));
-    return ahead;
-  }
-
   // Outputs one behind the other, or those of the list `from` one on, in tiles whose heights differ by one at
   // most.
   void make_tiles(TileArgs<T>& tile, const TileKernel<T> (*kernel)[max_tile_vectors], Index outputs,
@@ -377,10 +263,7 @@ class Slider {
   }
 
   // Rows of the window that some outputs lack come after the others: then nothing is the last for all.
-  bool in_registers() const {
-    return !call_.saved && !call_.residual && (call_.act == Act::relu || call_.act == Act::leaky_relu) &&
-           !(listed_ && call_.window.y.kernel > 1);
-  }
+  bool in_registers() const { return acts_in_registers(call_) && !(listed_ && call_.window.y.kernel > 1); }
 
   // The residual, the activations that cost more, or the derivative, over what was just made.
   void finish(Index rows, T* out) const {
@@ -406,9 +289,6 @@ class Slider {
   Index filters_, channels_, depth_;  // of a group
   Index width_;                       // of a panel
   bool makes_two_;                    // panels at once
-  Index width_of_channels_;           // of a panel of a depthwise call
-  bool by_threes_;                    // 3 x 3 windows that move by a pixel, with a pixel of padding at most
-  Span inner_{0, 0};                  // outputs along a row whose windows lie inside the image
   Index bands_;
   bool listed_;
   Index together_;               // images

@@ -1,5 +1,6 @@
 // dW = dz^T x, where x is what each window covers: a tile has some elements of a window as its rows, filters
 // as its columns, and sums over pixels.
+#include "cpu/conv_depthwise.h"
 #include "cpu/conv_inside.h"
 #include "cpu/gemm.h"
 #include "cpu/panels.h"
@@ -7,8 +8,6 @@
 
 namespace gemmule::cpu {
 namespace {
-
-inline constexpr Index most_outputs = 384;  // of one sum in a register
 
 template <class T>
 Gemm<T> as_gemm(const ConvWeights<T>& call) {
@@ -300,98 +299,6 @@ class WeightGradient {
   const Index together_;        // images
   const Index width_;           // of a panel
   T *panels_, *dz_, *buffer_;
-};
-
-// The same for depthwise filters, sums in panels as (taps, channels). They are few: parts of all rows of
-// outputs have sums of their own. Nothing is padded: at the border an output has fewer taps.
-template <class T>
-class DepthwiseGradient {
- public:
-  DepthwiseGradient(const Kernels<T>& kernels, const ConvWeights<T>& call)
-      : kernels_(kernels),
-        call_(call),
-        s_(call.sizes),
-        width_(panel_width(kernels.gemm, s_.channels)),
-        inner_(whole_windows(s_.window.x, s_.out_width(), s_.width)),
-        by_threes_(s_.out_width() > 1 && moves_by_threes(s_.window.y, s_.out_height(), s_.height) &&
-                   moves_by_threes(s_.window.x, s_.out_width(), s_.width)) {}
-
-  static Index parts(const ConvSizes& s) { return std::clamp<Index>(s.images * s.out_height(), 1, 16); }
-
-  void run(const Team& team, T* sums, Index size) {
-    const Index count = parts(s_), rows = s_.images * s_.out_height();
-    team.deal(count, [&](Index part) {
-      T* mine = sums + part * size;
-      if (part > 0 || !call_.accumulate) std::fill_n(mine, size, T(0));
-      const Index end = cut(rows, count, part + 1);
-      for (Index row = cut(rows, count, part), made; row < end; row += made) {
-        const Index image = row / s_.out_height(), i = row % s_.out_height();
-        made = by_threes_ ? std::min<Index>({2, end - row, s_.out_height() - i}) : 1;
-        if (by_threes_)
-          add_rows_of_three(image, {i, i + made}, mine);
-        else
-          add_row(image, i, mine);
-      }
-    });
-  }
-
- private:
-  void add_rows_of_three(Index image, Span rows, T* sums) const {
-    const WindowAxis& across = s_.window.x;
-    DepthwiseRowsGradArgs<T> args;
-    args.rows = rows.size();
-    args.before = across.before == 0;
-    args.after = s_.out_width() + 2 - across.before <= s_.width;
-    args.outputs = s_.out_width();
-    args.x_step = args.dz_step = args.channels = s_.channels;
-    args.dz_row = s_.out_width() * s_.channels;
-    args.dz = call_.dz + (image * s_.out_height() + rows.begin) * args.dz_row;
-    args.sums = sums;
-    args.width = width_;
-    lie_under(args, s_.window, rows.begin, call_.x + image * s_.height * s_.width * s_.channels, s_.height,
-              s_.width, s_.channels);
-    kernels_.depthwise.weights_of_three(args);
-  }
-
-  void add_row(Index image, Index i, T* sums) const {
-    const WindowAxis &down = s_.window.y, &across = s_.window.x;
-    const Span rows = taps_inside(down, i, s_.height);
-    if (rows.size() <= 0) return;
-    const Index y = i * down.stride - down.before + rows.begin * down.dilation, outputs = s_.out_width();
-    const Index taps = s_.depth();
-    DepthwiseGradArgs<T> args;
-    args.rows = rows.size();
-    args.tap_row = down.dilation * s_.width * s_.channels;
-    args.sums_row = across.kernel * width_;
-    args.tap_col = across.dilation * s_.channels;
-    args.x_step = across.stride * s_.channels;
-    args.dz_step = s_.filters;
-    args.width = width_;
-    for (Index c = 0; c < s_.channels; c += width_) {
-      args.channels = std::min(width_, s_.channels - c);
-      const T* const x = call_.x + (image * s_.height + y) * s_.width * s_.channels + c;
-      const T* const dz = call_.dz + (image * s_.out_height() + i) * outputs * s_.filters + c;
-      T* const first = sums + c * taps + rows.begin * args.sums_row;
-      for (Index o = 0, count; o < outputs; o += count) {
-        const Span inside = taps_inside(across, o, s_.width);
-        count = o >= inner_.begin && o < inner_.end ? std::min(most_outputs, inner_.end - o) : 1;
-        if (inside.size() <= 0) continue;
-        args.outputs = count;
-        args.taps = inside.size();
-        args.x = x + (o * across.stride - across.before + inside.begin * across.dilation) * s_.channels;
-        args.dz = dz + o * s_.filters;
-        args.sums = first + inside.begin * width_;
-        kernels_.depthwise.weights[pieces(args.channels, kernels_.gemm.lanes) - 1](args);
-      }
-    }
-  }
-
-  const Kernels<T>& kernels_;
-  const ConvWeights<T>& call_;
-  const ConvSizes& s_;
-  const Index width_;  // of a panel
-  const Span inner_;   // outputs along a row with all taps
-  const bool by_threes_;
 };
 
 }  // namespace
