@@ -38,12 +38,37 @@ class Stretches {
   bool complete_ = true;
 };
 
-// A row of the window that lies inside the image for every output, or -1.
-inline Index inner_tap(const WindowAxis& axis, Index outputs, Index size) {
-  for (Index r = 0; r < axis.kernel; ++r)
-    if (outputs_inside(axis, r, outputs, size).size() == outputs) return r;
-  return -1;
-}
+// The rows of a window in an order in which the outputs that have one of them inside the image are one
+// stretch that grows at its ends: first the row that most have, then those before it, then those behind.
+class TapRows {
+ public:
+  TapRows(const WindowAxis& axis, Index outputs, Index size) : axis_(axis), outputs_(outputs), size_(size) {
+    for (Index r = 1; r < axis.kernel; ++r)
+      if (inside(r).size() > inside(first_).size()) first_ = r;
+  }
+  Index first() const { return first_; }
+  Span inside(Index r) const { return outputs_inside(axis_, r, outputs_, size_); }
+
+  // body(r, inside(r), outputs before it): false where these are no stretch.
+  template <class Body>
+  bool for_each(const Body& body) const {
+    Span made = inside(first_);
+    body(first_, made, Span{made.begin, made.begin});
+    for (Index i = 1; i < axis_.kernel; ++i) {
+      const Index r = i <= first_ ? first_ - i : i;
+      const Span now = inside(r);
+      if (now.size() == 0) continue;
+      if (now.begin > made.end || now.end < made.begin) return false;
+      body(r, now, made);
+      made = {std::min(made.begin, now.begin), std::max(made.end, now.end)};
+    }
+    return true;
+  }
+
+ private:
+  const WindowAxis& axis_;
+  Index outputs_, size_, first_ = 0;
+};
 
 // What tiles of so many outputs take for a panel, in rows times steps: each as much as a row more, and its
 // beginning and end as much as 16 steps (100 to 200 cycles).

@@ -75,6 +75,11 @@ inline Span outputs_inside(const WindowAxis& axis, Index tap, Index outputs, Ind
   return {std::min(first_from(begins), end), end};
 }
 
+inline Span common(Span a, Span b) {
+  const Index begin = std::max(a.begin, b.begin);
+  return {begin, std::max(begin, std::min(a.end, b.end))};
+}
+
 // In place where all windows lie inside the image, else a copy in `buffer` with zeros around it.
 template <class T>
 Band<T> band_of(const T* image, Index height, Index width, Index channels, const Window& window, Span rows,

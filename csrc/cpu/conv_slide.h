@@ -33,7 +33,6 @@ class Slider {
     listed_ = is_listed(k_, call);
     together_ = images_together(k_, call);
     if (!listed_) return;
-    inner_tap_ = inner_tap(call.window.y, call.out_height, call.height);
     windows_ = reinterpret_cast<const T**>(buffer);
     outputs_ = reinterpret_cast<T**>(buffer) + listed_outputs(call) * together_;
   }
@@ -53,18 +52,16 @@ class Slider {
   // takes each row of the window for itself: 7 x 7 pixels have 361 taps of 441, 56 x 56 nearly all.
   static bool is_listed(const GemmKernels<T>& k, const Sliding<T>& call) {
     const WindowAxis &down = call.window.y, &across = call.window.x;
-    if (call.groups != 1 || call.depthwise || across.dilation != 1 ||
-        inner_tap(down, call.out_height, call.height) < 0)
-      return false;
+    if (call.groups != 1 || call.depthwise || across.dilation != 1 || call.out_height <= 0) return false;
     const Stretches stretches(across, call.out_width, call.width);
     if (!stretches.complete()) return false;
     const Index images = images_in_bytes(call);
     Index listed = 0;
-    for (Index r = 0; r < down.kernel; ++r)
+    const auto add = [&](Index, Span inside, Span) {
       for (const Stretch& s : stretches)
-        listed += work_of_tiles(
-            k, images * outputs_inside(down, r, call.out_height, call.height).size() * s.outputs.size(),
-            s.taps.size() * call.channels);
+        listed += work_of_tiles(k, images * inside.size() * s.outputs.size(), s.taps.size() * call.channels);
+    };
+    if (!TapRows(down, call.out_height, call.height).for_each(add)) return false;
     const Index depth = call.window.taps() * call.channels;
     return listed < images * call.out_height * work_of_tiles(k, call.out_width, depth);
   }
@@ -147,58 +144,73 @@ class Slider {
     return tile;
   }
 
-  // By rows of the window: first one that all outputs have inside the image, then the others with the outputs
-  // that have them.
-  void make_listed(Span rows, Index images, const T* x, T* out) {
-    const WindowAxis& down = call_.window.y;
+  // By rows of the window, each added to the outputs that have it inside the image.
+  void make_listed(Span rows, Index images, const T* x, T* out) const {
+    const TapRows taps(call_.window.y, call_.out_height, call_.height);
     const Stretches stretches(call_.window.x, call_.out_width, call_.width);
-    list(stretches, rows, images, x, out);
+    list(stretches, taps.first(), rows, images, x, out);
     for_each_panel([&](Span panel) {
-      TileArgs<T> tile = tile_of(panel);
-      tile.c_first = panel.begin;
-      const auto add = [&](Index r) {
-        const Span inside = outputs_inside(down, r, call_.out_height, call_.height);
-        const Span made{std::max(inside.begin, rows.begin), std::min(inside.end, rows.end)};
-        if (made.size() > 0) add_taps(tile, stretches, r, rows, made, images, panel);
-      };
-      add(inner_tap_);
-      for (Index r = 0; r < down.kernel; ++r)
-        if (r != inner_tap_) add(r);
+      Listed part{tile_of(panel), stretches, rows, images, panel};
+      part.tile.c_first = panel.begin;
+      Span made{0, 0};
+      taps.for_each([&](Index r, Span inside, Span before) {
+        part.tap_row = r;
+        part.from_first = r - taps.first();
+        add_taps(part, common(inside, {0, before.begin}), true);
+        add_taps(part, common(inside, before), false);
+        add_taps(part, common(inside, {std::max(inside.begin, before.end), call_.out_height}), true);
+        made = {std::min(inside.begin, before.begin), std::max(inside.end, before.end)};
+      });
+      part.tap_row = -1;
+      add_taps(part, {0, made.begin}, true);
+      add_taps(part, {made.end, call_.out_height}, true);
     });
   }
 
-  void add_taps(TileArgs<T>& tile, const Stretches& stretches, Index r, Span rows, Span made, Index images,
-                Span panel) const {
-    const bool first = r == inner_tap_;
-    const Index channels = call_.channels;
-    const T* const filters =
-        call_.panels + panel.begin * depth_ + r * call_.window.x.kernel * channels * width_;
-    for (const Stretch& s : stretches) {
-      const Index cols = s.outputs.size(), depth = s.taps.size() * channels;
-      const Index from = (s.outputs.begin * rows.size() + cols * (made.begin - rows.begin)) * images;
+  struct Listed {
+    TileArgs<T> tile;
+    const Stretches& stretches;
+    Span rows;  // of the list, as are `images`
+    Index images;
+    Span panel;
+    Index tap_row = -1, from_first = 0;  // -1: none
+  };
+
+  // One row of taps, to outputs of these rows of the image that have nothing yet (`first`), or something.
+  void add_taps(Listed& part, Span outputs, bool first) const {
+    const Span made = common(outputs, part.rows);
+    if (made.size() == 0) return;
+    const Index channels = call_.channels, row = call_.window.x.kernel * channels;
+    TileArgs<T>& tile = part.tile;
+    for (const Stretch& s : part.stretches) {
+      const Index cols = s.outputs.size(), depth = part.tap_row < 0 ? 0 : s.taps.size() * channels;
+      const Index from =
+          (s.outputs.begin * part.rows.size() + cols * (made.begin - part.rows.begin)) * part.images;
       const Index blocks = std::max<Index>(1, pieces(depth, k_.depth_block));
       for (Index block = 0; block < blocks; ++block) {
         const Index begin = cut(depth, blocks, block);
         tile.depth = cut(depth, blocks, block + 1) - begin;
-        tile.a_first = (r - inner_tap_) * call_.window.y.dilation * call_.width * channels + begin;
-        tile.b = filters + (s.taps.begin * channels + begin) * width_;
+        tile.a_first = part.from_first * call_.window.y.dilation * call_.width * channels + begin;
+        tile.b = call_.panels + part.panel.begin * depth_ +
+                 (std::max<Index>(part.tap_row, 0) * row + s.taps.begin * channels + begin) * width_;
         tile.beta = first && block == 0 ? T(0) : T(1);
-        tile.bias = first && block == 0 && call_.bias ? call_.bias + panel.begin : nullptr;
-        tile.act = first && block + 1 == blocks && in_registers() ? call_.act : Act::identity;
-        make_tiles(tile, k_.kernel_listed_rows, images * made.size() * cols, pieces(panel.size(), k_.lanes),
-                   from, nullptr, nullptr);
+        tile.bias = first && block == 0 && call_.bias ? call_.bias + part.panel.begin : nullptr;
+        tile.act = block + 1 == blocks && in_registers() ? call_.act : Act::identity;
+        make_tiles(tile, k_.kernel_listed_rows, part.images * made.size() * cols,
+                   pieces(part.panel.size(), k_.lanes), from, nullptr, nullptr);
       }
     }
   }
 
-  // Stretch by stretch, row by row, image by image: where an output lies, and the inner tap of its window.
-  void list(const Stretches& stretches, Span rows, Index images, const T* x, T* out) const {
+  // Stretch by stretch, row by row, image by image: where an output lies, and its window in a row of taps
+  // that may lie outside the image.
+  void list(const Stretches& stretches, Index tap_row, Span rows, Index images, const T* x, T* out) const {
     const WindowAxis &down = call_.window.y, &across = call_.window.x;
     Index at = 0;
     for (const Stretch& s : stretches)
       for (Index i = rows.begin; i < rows.end; ++i)
         for (Index n = 0; n < images; ++n) {
-          const Index y = i * down.stride - down.before + inner_tap_ * down.dilation;
+          const Index y = i * down.stride - down.before + tap_row * down.dilation;
           const T* const line = x + n * image_elements() + y * call_.width * call_.channels;
           T* const to = out + n * call_.image_step + (i - rows.begin) * call_.row_step;
           for (Index o = s.outputs.begin; o < s.outputs.end; ++o, ++at) {
@@ -292,7 +304,6 @@ class Slider {
   Index bands_;
   bool listed_;
   Index together_;               // images
-  Index inner_tap_ = 0;          // of a listed call: a row of the window that all outputs have
   const T** windows_ = nullptr;  // where its windows have that row's first tap inside the image
   T** outputs_ = nullptr;
 };

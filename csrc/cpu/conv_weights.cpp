@@ -229,11 +229,6 @@ class WeightGradient {
     }
   }
 
-  static Span common(Span a, Span b) {
-    const Index begin = std::max(a.begin, b.begin);
-    return {begin, std::max(begin, std::min(a.end, b.end))};
-  }
-
   // Row by row, the images one behind the other in it, so that all rows of all of them lie equally far apart.
   const T* side_by_side(Span images) const {
     const Index line = s_.width * s_.channels;
