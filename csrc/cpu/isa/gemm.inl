@@ -50,6 +50,13 @@ GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R
       store(c, acc[i][v]);
   }
 }
+template <class T, int R, int V, class Row>
+GM_INLINE void finish(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V]) {
+  if (g.cols == V * lanes<T>)
+    finish_rows<T, R, V, true>(g, row, acc);
+  else
+    finish_rows<T, R, V, false>(g, row, acc);
+}
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
   finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, acc);
@@ -167,19 +174,13 @@ GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T*
     multiply_tile<T, R, V, lie, true>(g, a, list, acc);
   else
     multiply_tile<T, R, V, lie, false>(g, a, list, acc);
-  if constexpr (lie == Lie::listed_rows)
-    if (c_list) {
-      const auto row = [&g, c_list](int i) { return c_list[i] + g.c_first; };
-      if (g.cols == V * lanes<T>)
-        finish_rows<T, R, V, true>(g, row, acc);
-      else
-        finish_rows<T, R, V, false>(g, row, acc);
-      return;
-    }
-  if (g.cols == V * lanes<T>)
-    finish_tile<T, R, V, true>(g, c, acc);
-  else
-    finish_tile<T, R, V, false>(g, c, acc);
+  if constexpr (lie == Lie::listed_rows) {
+    T* rows[R];
+    GEMMULE_FOR_ROWS rows[i] = c_list ? c_list[i] + g.c_first : c + i * g.c_row;
+    finish<T, R, V>(g, [&rows](int i) { return rows[i]; }, acc);
+  } else {
+    finish<T, R, V>(g, [&g, c](int i) { return c + i * g.c_row; }, acc);
+  }
 }
 
 template <class T, int R, int V, Lie lie>
@@ -189,7 +190,7 @@ static void tile(const TileArgs<T>& g) {
       g.b_step == V * lanes<T> && (lie != Lie::columns || (g.a_step == R && g.a_run >= g.depth));
   for (Index t = 0; t < g.tiles; ++t)
     make_tile<T, R, V, lie>(g, packed, listed ? nullptr : g.a + t * g.a_next,
-                            listed ? g.a_list + t * R : nullptr, g.c + t * R * g.c_row,
+                            listed ? g.a_list + t * R : nullptr, g.c ? g.c + t * R * g.c_row : nullptr,
                             listed && g.c_list ? g.c_list + t * R : nullptr,
                             g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
 }
@@ -204,13 +205,13 @@ static void tile_of_two(const TileArgs<T>& g) {
   for (Index t = 0; t < g.tiles; ++t) {
     const T* a = listed ? nullptr : g.a + t * g.a_next;
     const T* const* list = listed ? g.a_list + t * R : nullptr;
-    T* c = g.c + t * R * g.c_row;
+    T* c = g.c ? g.c + t * R * g.c_row : nullptr;
     T* const* c_list = listed && g.c_list ? g.c_list + t * R : nullptr;
     const T* fetch = g.fetch ? g.fetch + t * R * g.fetch_row : nullptr;
     make_tile<T, upper, V, lie>(g, packed, a, list, c, c_list, fetch);
     if constexpr (R > upper)
       make_tile<T, R - upper, V, lie>(g, packed, listed ? nullptr : a + upper * g.a_row,
-                                      listed ? list + upper : nullptr, c + upper * g.c_row,
+                                      listed ? list + upper : nullptr, c ? c + upper * g.c_row : nullptr,
                                       c_list ? c_list + upper : nullptr,
                                       fetch ? fetch + upper * g.fetch_row : nullptr);
   }
