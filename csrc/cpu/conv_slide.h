@@ -55,7 +55,7 @@ class Slider {
     if (call.groups != 1 || call.depthwise || across.dilation != 1 || call.out_height <= 0) return false;
     const Stretches stretches(across, call.out_width, call.width);
     if (!stretches.complete()) return false;
-    const Index images = images_in_bytes(call);
+    const Index images = most_together(call);
     Index listed = 0;
     const auto add = [&](Index, Span inside, Span) {
       for (const Stretch& s : stretches)
@@ -68,7 +68,7 @@ class Slider {
   // Fewer images may go another way than so many.
   static Index workspace_size(const GemmKernels<T>&, const Sliding<T>& call) {
     if (call.depthwise || call.groups != 1) return buffer_size(call);
-    const Index outputs = checked_mul(images_in_bytes(call), listed_outputs(call));
+    const Index outputs = checked_mul(most_together(call), listed_outputs(call));
     return std::max(buffer_size(call),
                     aligned<T>(checked_mul(outputs, static_cast<Index>(2 * sizeof(void*) / sizeof(T)))));
   }
@@ -84,8 +84,8 @@ class Slider {
   }
 
  private:
-  // Of a listed call, where images are made in whole: so few that 8 members and more are busy.
-  static Index images_in_bytes(const Sliding<T>& call) {
+  // Images of a listed call that go together, where each is made in whole: so few that 8 members are busy.
+  static Index most_together(const Sliding<T>& call) {
     if (band_rows(call) < call.out_height) return 1;
     const Index image = call.height * call.width * call.channels * static_cast<Index>(sizeof(T));
     const Index most = std::min(outputs_together / std::max<Index>(1, call.out_height * call.out_width),
@@ -93,7 +93,7 @@ class Slider {
     return std::clamp<Index>(most, 1, std::max<Index>(1, call.images / 8));
   }
   static Index images_together(const GemmKernels<T>& k, const Sliding<T>& call) {
-    return is_listed(k, call) ? images_in_bytes(call) : 1;
+    return is_listed(k, call) ? most_together(call) : 1;
   }
   static Index listed_outputs(const Sliding<T>& call) { return checked_mul(band_rows(call), call.out_width); }
 
@@ -304,7 +304,7 @@ class Slider {
   Index bands_;
   bool listed_;
   Index together_;               // images
-  const T** windows_ = nullptr;  // where its windows have that row's first tap inside the image
+  const T** windows_ = nullptr;  // of a listed call, with its outputs: `list`
   T** outputs_ = nullptr;
 };
 

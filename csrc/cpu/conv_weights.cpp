@@ -86,8 +86,8 @@ bool sums_by_taps(const GemmKernels<T>& k, const ConvSizes& s, const PixelBlocks
                                    outputs_inside(across, t, blocks.width, s.width).size()));
   const Index rows =
       down.kernel * work_of_tiles(k, across.kernel * s.channels, pixels(blocks.height, blocks.width));
-  return 20 * taps <
-         19 * rows;  // a fortieth less is none: 32 x 32 pixels of 64 channels take 1.02 of the time
+  // What saves less than a twentieth saves nothing: 32 x 32 pixels of 64 channels take 1.02 of the time.
+  return 20 * taps < 19 * rows;
 }
 
 template <class T>

@@ -18,11 +18,11 @@ namespace gemmule::cpu {
 // `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
 // long and readable to its full length (packed panels are padded with zeros). A may lie in runs, as in panels
 // of its own or in an image: after its first a_run steps, and after every a_chunk from there, it goes on
-// a_jump further. A listed A is a table of the addresses of its rows: element (i, p) is at a_list[i][a_first
-// + p]. More tiles may follow below the first, of the same height and with the same B: their A is a_next, or
-// `height` rows of the list, further. A listed A may have a listed C: row i begins at c_list[i][c_first]
-// then, and c is not read. `act` is identity, relu or leaky_relu: those cost one instruction in registers.
-// The others are applied by the driver to the tile's rows while they are in L1.
+// a_jump further, and B b_jump. A listed A is a table of the addresses of its rows: element (i, p) is at
+// a_list[i][a_first + p]. More tiles may follow below the first, of the same height and with the same B:
+// their A is a_next, or `height` rows of the list, further. A listed A may have a listed C: row i begins at
+// c_list[i][c_first] then, and c is not read. `act` is identity, relu or leaky_relu: those cost one
+// instruction in registers. The others are applied by the driver to the tile's rows while they are in L1.
 template <class T>
 struct TileArgs {
   Index depth;
@@ -178,10 +178,10 @@ struct DepthwiseArgs {
   T slope;
 };
 
-// One row of outputs or two of 3 x 3 windows that move by a pixel: out[q out_row + o out_step + c] =
-// act(bias[c]
-// + sum over r, s < 3 of x[q + r][(o + s) x_step + c] weight[panel of c][(3 r + s) width + c in it]), where
-// what lies outside the image takes no part: rows that do are nullptr, and of the others the first pixel
+// One row of outputs or two of 3 x 3 windows that move by a pixel:
+//   out[q out_row + o out_step + c] = act(bias[c] + sum over r, s < 3 of
+//       x[q + r][(o + s) x_step + c] weight[panel of c][(3 r + s) width + c in it])
+// What lies outside the image takes no part: rows that do are nullptr, and of the others the first pixel
 // unless `before`, the last unless `after`.
 template <class T>
 struct DepthwiseRowsArgs {
