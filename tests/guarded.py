@@ -43,7 +43,7 @@ class Guarded:
 
 def shapes() -> Iterator[tuple[int, int, int]]:
     yield from itertools.product([1, 2, 3, 13, 15], [1, 2, 7, 17, 33, 65], [1, 3, 17, 385])
-    yield from [(64, 40, 33), (33, 100, 64), (150, 131, 40), (1, 500, 40), (500, 1, 40)]
+    yield from [(64, 40, 33), (33, 100, 64), (150, 131, 40), (40, 200, 70), (1, 500, 40), (500, 1, 40)]
 
 
 def multiply(isa: str) -> None:

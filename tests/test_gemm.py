@@ -152,6 +152,30 @@ def test_exact_on_integers_at_block_edges(
     np.testing.assert_array_equal(gm.ops.gemm(a, b, bias=bias), want)
 
 
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exact_on_integers_where_b_is_packed_on_the_way(
+    isa: str, dtype: type, trans_a: bool, threads: int
+) -> None:
+    """Few rows and a wide B, row by row: panels whole and not, one depth and several, one tile and many, into
+    a window of a wider C."""
+    rng = np.random.default_rng(14)
+    for m, n, k in [(25, 129, 70), (64, 160, 385), (61, 288, 800), (131, 200, 384), (250, 331, 33)]:
+        a = integers(rng, (k, m) if trans_a else (m, k), dtype)
+        b, bias = integers(rng, (k, n), dtype), integers(rng, (n,), dtype)
+        plain = (a.T if trans_a else a) @ b
+        frame = np.full((m, n + 9), np.nan, dtype)
+        c = frame[:, 4:-5]
+        gm.ops.gemm(a, b, c, alpha=-1, trans_a=trans_a, bias=bias, activation="relu")
+        np.testing.assert_array_equal(c, np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+        gm.ops.gemm(a, b, c, beta=2, trans_a=trans_a)
+        np.testing.assert_array_equal(c, plain + 2 * np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+        assert np.isnan(frame[:, :4]).all() and np.isnan(frame[:, -5:]).all()
+        gm.ops.gemm(a, b, c, trans_a=trans_a, activation="softplus")
+        want = gm.ops.activation(plain, "softplus")  # in another pass: the same function of the same sums
+        np.testing.assert_array_equal(c, want, err_msg=f"{m} {n} {k}")
+
+
 @pytest.mark.parametrize("activation", list(reference.ACTIVATIONS))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bias_and_activation_epilogue(isa: str, dtype: type, activation: str) -> None:

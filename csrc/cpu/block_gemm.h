@@ -26,8 +26,9 @@ class BlockGemm {
     panel_ = kept_panels_ ? panel_width(k_, call.b.cols) : k_.vectors * k_.lanes;
     panel_vectors_ = pieces(panel_, k_.lanes);
     by_panels_ = by_panels(k_, call);
-    a_in_place_ = a_in_place(call) && call.c_form != Form::panels;
+    a_in_place_ = a_in_place(call) && call.c_form != Form::panels && !packs_on_the_way(k_, call);
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
+    packs_on_way_ = by_panels_ && call.b_form == Form::strided && call.b.col_stride == 1 && !b_in_place_;
     makes_two_ = k_.two_panels && a_in_place_ && call.c_form == Form::strided &&
                  panel_ == k_.vectors * k_.lanes && call.a_form != Form::listed_columns &&
                  (call.a_form != Form::strided || call.a.row_stride != 1);
@@ -101,14 +102,20 @@ class BlockGemm {
   void run_by_panels(const Team& team) {
     if (tiles_ <= 0 || block_.cols.size() <= 0) return;
     const Index width = makes_two_ ? 2 * panel_ : panel_, panels = pieces(block_.cols.size(), width);
-    const Index parts = std::min({std::max(pieces(16 * team.size(), panels), pieces(tiles_, most_run_)),
-                                  tiles_, Index{64}, std::max<Index>(1, Hands::most_items / panels)});
+    // Who packs on the way packs a panel again for each part of it that another made.
+    const Index each = packs_on_way_ ? 4 : 16;
+    const Index dealt = team.size() > 1 ? pieces(each * team.size(), panels) : 1;
+    const Index parts = std::min({std::max(dealt, pieces(tiles_, most_run_)), tiles_, Index{64},
+                                  std::max<Index>(1, Hands::most_items / panels)});
     std::uint64_t packed = 0;  // the parts of A that this member has packed
     team.deal(panels * parts, [&](Index item) {
       const Index part = item % parts, start = item / parts * width;
       const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
       if (!a_in_place_ && !(packed >> part & 1)) {
-        pack_strips(begin, end, {0, depth_});
+        for (Index pc = 0; pc < depth_blocks(); ++pc) {
+          strips_before_ = pc * tiles_;
+          pack_strips(begin, end, depth_of(pc));
+        }
         packed |= std::uint64_t{1} << part;
       }
       const Span cols{start, std::min(start + width, block_.cols.end)};
@@ -203,12 +210,21 @@ class BlockGemm {
     const Span cols{panel.begin, panel.end};
     for (Index pc = 0; pc < depths; ++pc) {
       const Span depth = depth_of(pc);
-      // The part before may have been of the same panel, and a B that is packed has one depth.
-      if (packed_panel_ != panel.begin) pack_columns(cols, depth);
+      const bool last = pc + 1 == depths;
+      strips_before_ = pc * tiles_;
+      // The part before may have been of the same panel, which is packed then.
+      bool packed = depths == 1 && packed_panel_ == panel.begin;
+      const bool on_the_way = packs_on_way_ && cols.size() == k_.vectors * k_.lanes;
+      if (!packed && !on_the_way) pack_columns(cols, depth);
       packed_panel_ = panel.begin;
       for_each_run(begin, end, [&](Index t, Index count) {
-        Strips strips = strips_from(t, count, depth, pc == 0, pc + 1 == depths);
-        multiply(strips, panel, cols, depth, pc + 1 == depths);
+        Strips strips = strips_from(t, count, depth, pc == 0, last);
+        if (on_the_way && !packed)
+          multiply_packing(strips, panel, cols, depth, last);
+        else
+          multiply(strips, panel, cols, depth, last);
+        packed = true;
+        if (last) finish_rows(kernels_, call_, strips.rows, cols);
         if (call_.listener) tell(strips.rows, cols);
       });
     }
@@ -217,13 +233,23 @@ class BlockGemm {
   void multiply(Strips& strips, const Panel& panel, Span cols, Span depth, bool last) const {
     const Index width = panel.end - panel.begin;
     const Index vectors = width == panel_ ? panel_vectors_ : pieces(width, k_.lanes);
+    place_columns(strips.tile, cols, depth, panel);
+    place_result(strips, panel, cols, last);
+    strips.kernel[vectors - 1](strips.tile);
+  }
+  // The same, with B in place, and packed for those that follow.
+  void multiply_packing(Strips& strips, const Panel& panel, Span cols, Span depth, bool last) {
+    const MatrixView<const T>& b = call_.b;
     TileArgs<T>& tile = strips.tile;
-    tile.cols = width;
-    tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
-    place_columns(tile, cols, depth, panel);
-    place_result(tile, strips.rows.begin, panel, cols);
-    place_fetched(tile, strips.rows.begin, panel);
-    strips.kernel[vectors - 1](tile);
+    tile.b = b.data + depth.begin * b.row_stride + panel.begin;
+    tile.b_step = b.row_stride;
+    tile.b_kept = packed_;
+    tile.b_soon = !last                          ? tile.b + depth.size() * b.row_stride
+                  : panel.end + panel_ <= b.cols ? b.data + panel.end
+                                                 : nullptr;
+    place_result(strips, panel, cols, last);
+    k_.kernel_keeping[strips.rows.size() / tile.tiles - 1](tile);
+    first_packed_ = 0, packed_width_ = panel_;
   }
 
   // Of the strips from tile t on, in so many calls.
@@ -301,7 +327,10 @@ class BlockGemm {
 
   // Strips that are not kept follow each other from where they were packed.
   T* strip_of(Index t) const {
-    return strips_ + (keeps_strips_ ? t : most_run_ > 1 ? 0 : t % at_once_) * strip_size(k_, depth_);
+    return strips_ + (keeps_strips_   ? strips_before_ + t
+                      : most_run_ > 1 ? 0
+                                      : t % at_once_) *
+                         strip_size(k_, depth_);
   }
   bool by_columns() const { return call_.a_form == Form::listed_columns || call_.a.row_stride == 1; }
   bool packs_strips() const { return !a_in_place_ && (first_columns_ || !keeps_strips_); }
@@ -384,7 +413,12 @@ class BlockGemm {
     }
   }
 
-  void place_result(TileArgs<T>& tile, Index i, const Panel& panel, Span cols) const {
+  void place_result(Strips& strips, const Panel& panel, Span cols, bool last) const {
+    const Index i = strips.rows.begin;
+    TileArgs<T>& tile = strips.tile;
+    tile.cols = panel.end - panel.begin;
+    tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
+    place_fetched(tile, i, panel);
     if (!keeps_)
       tile.c = passing(panel, cols);
     else if (call_.c_form == Form::panels)
@@ -439,10 +473,11 @@ class BlockGemm {
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, panel_vectors_, depth_;
-  bool kept_panels_, a_in_place_, b_in_place_, makes_two_, keeps_;
+  bool kept_panels_, a_in_place_, b_in_place_, packs_on_way_, makes_two_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   Index tiles_, most_run_, at_once_;           // at_once_: packed
+  Index strips_before_ = 0;                    // those of lesser depths
   Index height_ = 0, higher_ = 0;              // of the tiles, and how many are a row higher
   bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
   T* workspace_;

@@ -159,6 +159,7 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
     case Path::blocks:
       break;
   }
+  if (packs_on_the_way(kernels.gemm, call)) return "packed on the way";
   const bool a = a_in_place(call), b = b_in_place(call);
   return a && b ? "in place" : a ? "a in place" : b ? "b in place" : "packed";
 }

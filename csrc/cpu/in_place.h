@@ -47,17 +47,19 @@ bool a_in_place(const Gemm<T>& call) {
 }
 
 // So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
-// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet, and for few rows of
-// A it comes from L2 in time: 24 x 256 x 256 takes 0.85 of the time, 64 x 256 x 256 0.86, 31 x 512 x 512
-// 0.81, 48 x 512 x 128 0.87, 100 x 512 x 512 1.09 (Emerald Rapids); but not one with a page for every row: 24
-// x 4096 x 1024 1.26.
+// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet; for two strips it
+// comes from L2 in time; and where it is narrow, packing is not made good by what few panels save: 64 x 128 x
+// 256 takes 0.98 of the time, 128 x 100 x 256 0.93. But not one with a page for every row: 24 x 4096 x 1024
+// 1.26 (Emerald Rapids).
+inline constexpr Index narrow_b = 128;
+
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
   const MatrixView<const T>& b = call.b;
   const Index row_bytes = b.row_stride * static_cast<Index>(sizeof(T)), bytes = b.rows * row_bytes;
   if (b.col_stride != 1 || row_bytes >= 4096) return false;
   const bool in_l1 = bytes <= 64 * 1024 && lines_in_l1<T>(b.row_stride) >= std::min<Index>(b.rows, 256);
-  return call.a.rows <= (in_l1 ? few_rows : bytes <= 256 * 1024 ? 64 : 48);
+  return call.a.rows <= (in_l1 ? few_rows : b.cols <= narrow_b ? 64 : 24);
 }
 
 }  // namespace gemmule::cpu

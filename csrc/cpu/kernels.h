@@ -36,6 +36,8 @@ struct TileArgs {
   Index b_step;
   Index b_next = 0;  // of a tile of two panels: how far from b the second begins
   Index b_jump = 0;
+  T* b_kept = nullptr;  // see kernel_keeping
+  const T* b_soon = nullptr;
   T* c;
   Index c_row;
   T* const* c_list = nullptr;
@@ -82,6 +84,9 @@ struct GemmKernels {
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
   // The same for listed rows.
   TileKernel<T> kernel_listed_rows[max_tile_rows][max_tile_vectors];
+  // `vectors` wide, for an A in packed strips and a B whose rows are apart: the first tile packs it at
+  // b_kept, and those below read it there. They fetch b_soon, as deep and as wide and its rows as far apart.
+  TileKernel<T> kernel_keeping[max_tile_rows];
   // dst[p * height + i] = A(i, p); A(i, p) at a[i * row + p * step]. May write lanes - 1 elements more.
   void (*pack_a)(Index height, Index depth, const T* a, Index row, Index step, T* dst);
   void (*pack_strips)(const StripsArgs<T>&);

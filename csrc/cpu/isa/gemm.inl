@@ -71,14 +71,15 @@ enum class Lie { columns, rows, listed_rows };
 // there at a line in six cycles, and the hardware stops at every page). AVX2's loop has no instruction to
 // spare.
 inline constexpr int steps_ahead = GEMMULE_VECTOR_BYTES == 64 ? 24 : 0;
-// A B in place comes from L2, or is in L1: 31 x 512 x 512 takes 0.92 of the time, 31 x 784 x 256 0.95.
+// A B in place comes from L2, or is in L1: 31 x 512 x 512 takes 0.92 of the time, 31 x 784 x 256 0.95. The
+// line that its row ends in comes too: 16 x 784 x 256 0.7.
 inline constexpr int rows_ahead_in_place = 8;
 
 // In so many rows each FMA broadcasts its A from memory: one instruction less for one load more. A step of
 // 12 x 2 vectors has 36 instructions then, not 42: beside a busy neighbour on the core's other hardware
 // thread it runs at 80 to 95 % of the ceiling, not at 73 to 84 (with all rows loads are the bound), alone
 // at 99.5 either way (Emerald Rapids). In place A has indexed addresses, which such an FMA pays with an
-// instruction.
+// instruction, and a B in place needs the loads: its rows begin inside a line, 16 bytes into it in NumPy.
 template <int R, Lie lie>
 inline constexpr int rows_loaded_twice = GEMMULE_VECTOR_BYTES == 64 && lie == Lie::columns ? R / 2 : 0;
 
@@ -90,13 +91,13 @@ GM_INLINE const T* hidden(const T* p) {
 }
 
 // One broadcast of A per row and V loads of B per step feed R * V FMAs. The elements of the first rows,
-// `twice` of them, come from `again` for all but the first vector.
-template <class T, int R, int V, int twice, bool fetches, class Row, class Element>
+// `twice` of them, come from `again` for all but the first vector. `beside` gets B's vectors before that.
+template <class T, int R, int V, int twice, class Row, class Element, class Beside>
 GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const Row& b, const Element& a, const Element& again,
-                             Index ahead) {
+                             const Beside& beside) {
   Vec<T> bv[V];
   GEMMULE_FOR_VECTORS bv[v] = load(b(v));
-  if constexpr (fetches) GEMMULE_FOR_VECTORS __builtin_prefetch(b(v) + ahead);
+  beside(bv);
   GEMMULE_FOR_ROWS {
     const T ai = a(i);
     GEMMULE_FOR_VECTORS acc[i][v] += (v > 0 && i < twice ? again(i) : ai) * bv[v];
@@ -104,7 +105,7 @@ GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const Row& b, const Element& a
 }
 template <class T, int R, int V, class Element>
 GM_INLINE void multiply_step(Vec<T> (&acc)[R][V], const T* b, const Element& a) {
-  multiply_step<T, R, V, 0, false>(acc, [b](int v) { return b + v * lanes<T>; }, a, a, 0);
+  multiply_step<T, R, V, 0>(acc, [b](int v) { return b + v * lanes<T>; }, a, a, [](auto&) {});
 }
 
 // Four steps a turn: fewer branches, and no additions where all strides are known. Beside a busy neighbour a
@@ -117,19 +118,38 @@ GM_INLINE void by_fours(Index steps, const Step& step) {
   for (Index p = steps; p > 0; --p) step();
 }
 
-// The sums of a tile. B in a packed panel of the tile's width has a stride known to the compiler. A tile of
-// more vectors than a panel has lies in two.
-template <class T, int R, int V, Lie lie, bool packed>
-GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, Vec<T> (&acc)[R][V]) {
+// How a tile's B lies, and what is done on the way: its rows are b_step apart; or lie in a packed panel of
+// the tile's width, whose stride the compiler knows; or are apart and packed at b_kept; or are packed, and a
+// line a step of b_soon is fetched into L2.
+enum class From { apart, panel, apart_kept, panel_fetching };
+
+// The sums of a tile. A tile of more vectors than a panel has lies in two.
+template <class T, int R, int V, Lie lie, From from>
+GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, const T* b,
+                             const T* soon, Vec<T> (&acc)[R][V]) {
   GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
   constexpr int panel = V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS;
-  const T *b = g.b, *next = V > panel ? b + g.b_next : b;
+  constexpr bool packed = from == From::panel || from == From::panel_fetching;
+  const T* next = V > panel ? b + g.b_next : b;
   const Index b_step = packed ? panel * lanes<T> : g.b_step;
-  constexpr bool fetches = steps_ahead > 0;
   const Index ahead = (b_step <= panel * lanes<T> ? steps_ahead : rows_ahead_in_place) * b_step;
   const auto row_of = [](const T* first, const T* second) {
     return
         [first, second](int v) { return v < panel ? first + v * lanes<T> : second + (v - panel) * lanes<T>; };
+  };
+  T* kept = g.b_kept;
+  const auto beside = [&](const Vec<T>(&bv)[V]) {
+    if constexpr (from == From::panel_fetching) {
+      __builtin_prefetch(soon, 0, 2);
+      soon += g.b_step;
+    } else if constexpr (steps_ahead > 0) {
+      GEMMULE_FOR_VECTORS __builtin_prefetch(row_of(b, next)(v) + ahead);
+      if constexpr (!packed) __builtin_prefetch(row_of(b, next)(V - 1) + ahead + lanes<T> - 1);
+    }
+    if constexpr (from == From::apart_kept) {
+      GEMMULE_FOR_VECTORS store(kept + v * lanes<T>, bv[v]);
+      kept += V * lanes<T>;
+    }
   };
   if constexpr (lie == Lie::listed_rows) {
     const T* row[R];
@@ -137,26 +157,27 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
     Index p = 0;
     by_fours(g.depth, [&] {
       const auto at = [&](int i) { return row[i][p]; };
-      multiply_step<T, R, V, 0, fetches>(acc, row_of(b, next), at, at, ahead);
+      multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
       ++p;
       b += b_step, next += b_step;
     });
   } else {
-    constexpr bool columns = lie == Lie::columns, in_runs = !columns || !packed;
-    const Index a_row = columns ? 1 : g.a_row, a_step = !columns ? 1 : packed ? R : g.a_step;
+    // Whoever keeps B has A in strips.
+    constexpr bool columns = lie == Lie::columns, strip = columns && from != From::apart;
+    const Index a_row = columns ? 1 : g.a_row, a_step = !columns ? 1 : strip ? R : g.a_step;
     const auto at = [a_row](const T* p) { return [a_row, p](int i) { return p[i * a_row]; }; };
-    Index left = g.depth, run = in_runs ? g.a_run : left;
+    Index left = g.depth, run = strip ? left : g.a_run;
     for (;;) {
       if (run > left) run = left;
       const T* same = hidden(a);
       by_fours(run, [&] {
-        multiply_step<T, R, V, rows_loaded_twice<R, lie>, fetches>(acc, row_of(b, next), at(a), at(same),
-                                                                   ahead);
+        multiply_step<T, R, V, packed ? rows_loaded_twice<R, lie> : 0>(acc, row_of(b, next), at(a), at(same),
+                                                                       beside);
         a += a_step, same += a_step;
         b += b_step, next += b_step;
       });
       left -= run;
-      if (!in_runs || left == 0) break;
+      if (strip || left == 0) break;
       a += g.a_jump;
       b += g.b_jump, next += g.b_jump;
       run = g.a_chunk;
@@ -165,15 +186,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 }
 
 template <class T, int R, int V, Lie lie>
-GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T* const* list, T* c,
-                         T* const* c_list, const T* fetch) {
-  Vec<T> acc[R][V];
-  if (fetch)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(fetch + i * g.fetch_row + v * lanes<T>, 1);
-  if (packed)
-    multiply_tile<T, R, V, lie, true>(g, a, list, acc);
-  else
-    multiply_tile<T, R, V, lie, false>(g, a, list, acc);
+GM_INLINE void finish_lying(const TileArgs<T>& g, T* c, T* const* c_list, Vec<T> (&acc)[R][V]) {
   if constexpr (lie == Lie::listed_rows) {
     T* rows[R];
     GEMMULE_FOR_ROWS rows[i] = c_list ? c_list[i] + g.c_first : c + i * g.c_row;
@@ -181,6 +194,24 @@ GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T*
   } else {
     finish<T, R, V>(g, [&g, c](int i) { return c + i * g.c_row; }, acc);
   }
+}
+
+template <class T, int R, int V>
+GM_INLINE void fetch_lines(const TileArgs<T>& g, const T* fetch) {
+  if (fetch)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(fetch + i * g.fetch_row + v * lanes<T>, 1);
+}
+
+template <class T, int R, int V, Lie lie>
+GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T* const* list, T* c,
+                         T* const* c_list, const T* fetch) {
+  Vec<T> acc[R][V];
+  fetch_lines<T, R, V>(g, fetch);
+  if (packed)
+    multiply_tile<T, R, V, lie, From::panel>(g, a, list, g.b, nullptr, acc);
+  else
+    multiply_tile<T, R, V, lie, From::apart>(g, a, list, g.b, nullptr, acc);
+  finish_lying<T, R, V, lie>(g, c, c_list, acc);
 }
 
 template <class T, int R, int V, Lie lie>
@@ -193,6 +224,27 @@ static void tile(const TileArgs<T>& g) {
                             listed ? g.a_list + t * R : nullptr, g.c ? g.c + t * R * g.c_row : nullptr,
                             listed && g.c_list ? g.c_list + t * R : nullptr,
                             g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+}
+
+// Tiles of a whole panel that the first packs on its way, and those below read. While they do, the lines of
+// a panel that is soon packed come into L2, one a step.
+template <class T, int R>
+static void tiles_keeping(const TileArgs<T>& g) {
+  constexpr int V = GEMMULE_TILE_VECTORS, line = 64 / int(sizeof(T)), lines = V * lanes<T> / line;
+  const T* a = g.a;
+  T* c = g.c;
+  for (Index t = 0; t < g.tiles; ++t, a += g.a_next, c += R * g.c_row) {
+    Vec<T> acc[R][V];
+    fetch_lines<T, R, V>(g, g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+    if (t == 0)
+      multiply_tile<T, R, V, Lie::columns, From::apart_kept>(g, a, nullptr, g.b, nullptr, acc);
+    else if (g.b_soon && t <= lines + 1)
+      multiply_tile<T, R, V, Lie::columns, From::panel_fetching>(
+          g, a, nullptr, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1), acc);
+    else
+      multiply_tile<T, R, V, Lie::columns, From::panel>(g, a, nullptr, g.b_kept, nullptr, acc);
+    finish_lying<T, R, V, Lie::columns>(g, c, nullptr, acc);
+  }
 }
 
 // Tiles of two whole panels; of more than half the rows as an upper and a lower one.
@@ -427,6 +479,7 @@ constexpr void fill_kernels(GemmKernels<T>& table) {
   table.kernel[R - 1][V - 1] = tile<T, R, V, Lie::columns>;
   table.kernel_rows[R - 1][V - 1] = tile<T, R, V, Lie::rows>;
   table.kernel_listed_rows[R - 1][V - 1] = tile<T, R, V, Lie::listed_rows>;
+  if constexpr (V == GEMMULE_TILE_VECTORS) table.kernel_keeping[R - 1] = tiles_keeping<T, R>;
   if constexpr (two_panels && V == GEMMULE_TILE_VECTORS) {
     table.kernel_rows[R - 1][2 * V - 1] = tile_of_two<T, R, Lie::rows>;
     table.kernel_listed_rows[R - 1][2 * V - 1] = tile_of_two<T, R, Lie::listed_rows>;

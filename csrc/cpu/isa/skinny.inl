@@ -8,12 +8,13 @@ namespace gemmule::cpu::GEMMULE_ISA {
 
 // ---- strips: a few rows of A times B row by row ----
 
-// R x V accumulators, a register for each load of B and one to broadcast into.
+// R x V accumulators, a register for each load of B and one to broadcast into. Three where two leave eight
+// registers idle: 8 x 784 x 256 takes 0.94 of the time (Emerald Rapids).
 template <int R>
 inline constexpr int strip_vectors = [] {
   int vectors = 1;
   while (vectors < 8 && (R + 1) * 2 * vectors < GEMMULE_REGISTERS) vectors *= 2;
-  return vectors;
+  return vectors == 2 && (R + 1) * 3 < GEMMULE_REGISTERS ? 3 : vectors;
 }();
 
 // Lines of C that the block after the next will write.
@@ -26,8 +27,8 @@ GM_INLINE void fetch_ahead(const TileArgs<T>& g) {
 }
 
 // Rows of B are fetched so many ahead: the hardware does not follow strides of more than 2 KB. 2 x 512 x 512
-// takes 0.90 of the time so, 2 x 784 x 256 0.88, 8 x 1024 x 1024 0.91 (Emerald Rapids). One row alone reads
-// whole rows of B, and took 1.1.
+// takes 0.90 of the time so, 2 x 784 x 256 0.88, 8 x 1024 x 1024 0.91 (Emerald Rapids); with the line in
+// which a row's part ends 8 x 512 x 512 0.87. One row alone reads whole rows of B, and took 1.1.
 template <int R>
 inline constexpr int rows_ahead = GEMMULE_VECTOR_BYTES == 64 && R > 1 ? 4 : 0;
 
@@ -51,10 +52,15 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
     if constexpr (rows_ahead<R> > 0)
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) __builtin_prefetch(b + ahead + v * lanes<T>);
+    if constexpr (rows_ahead<R> > 0) __builtin_prefetch(b + ahead + V * lanes<T> - 1);
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v)
       bv[v] =
           full || v < V - 1 ? load(b + v * lanes<T>) : load_first(b + v * lanes<T>, g.cols - v * lanes<T>);
+    // Else the compiler loads them again for each row.
+    if constexpr (R > 1)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) bv[v] = in_register(bv[v]);
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i) {
       const T ai = a[i * a_row];
@@ -93,7 +99,7 @@ GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T*
     waiting += g.cols;
   }
   if constexpr (V > 2) {
-    strip_blocks<T, R, V / 2, S>(g, left, p, steps, waiting, waiting_row);
+    strip_blocks<T, R, V == 3 ? 2 : V / 2, S>(g, left, p, steps, waiting, waiting_row);
   } else if (left > lanes<T>) {
     g.cols = left;
     strip_block<T, R, 2, S, false>(g, p, steps, waiting, waiting_row);
@@ -105,16 +111,16 @@ GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T*
 }
 
 // One row waits for memory whatever it does, and reads B four whole rows at a time, as prefetchers follow
-// them, unless its sums fit into registers. So do three rows and more where B does not stay in L2: 8 x 4096 x
-// 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to the end: 2 x 256 x 784 takes 11
-// us, eight rows of B at a time 19; with rows a page apart they are left all the same: 2 x 4096 x 1024 takes
-// 0.78 ms and not 1.5 (Zen 3).
+// them, unless its sums fit into registers. So do three rows and more where B does not stay in L2 and nothing
+// is fetched ahead: 8 x 4096 x 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to
+// the end: 2 x 256 x 784 takes 11 us, eight rows of B at a time 19; with rows a page apart they are left all
+// the same: 2 x 4096 x 1024 takes 0.78 ms and not 1.5 (Zen 3).
 template <class T, int R>
 static void strip(const TileArgs<T>& g) {
   constexpr Index width = 8192 / sizeof(T) / R / 64 * 64;
   const bool pages = g.b_step >= Index(4096 / sizeof(T));  // one a row of B
-  const bool far =
-      R == 1 || ((R > 2 || pages) && g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T)));
+  const bool far = R == 1 || (((R > 2 && rows_ahead<R> == 0) || pages) &&
+                              g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T)));
   const bool waits = far && g.cols > strip_vectors<R> * lanes<T>;
   const Index pass = !waits ? g.depth : R == 1 ? 4 : 16, block = far ? width : g.cols;
   T waiting[R * width];
