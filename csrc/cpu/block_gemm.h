@@ -45,7 +45,7 @@ class BlockGemm {
     prefetches_ =
         block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
     workspace_ = strips_ = workspace;
-    packed_ = strips_ + strips_size(k_, call);
+    packed_ = strips_ + strips_at_once(k_, call);
     passing_ = packed_ + 2 * packed_size(k_, call.b.cols, depth_);
     passing_row_ = call.c_form == Form::panels ? panel_ : block_columns(k_, call.b.cols);
   }
@@ -71,7 +71,7 @@ class BlockGemm {
   void run_together(const Team& team) {
     T* common = static_cast<T*>(team.common(workspace_));
     if (keeps_strips_) strips_ = common;
-    T* const blocks = common + strips_size(k_, call_);
+    T* const blocks = common + strips_at_once(k_, call_);
     const Index depths = depth_blocks(),
                 column_blocks = pieces(call_.b.cols, k_.column_block / panel_ * panel_);
     const Index grains = pieces(call_.b.cols, panel_);
@@ -107,21 +107,26 @@ class BlockGemm {
     const Index dealt = team.size() > 1 ? pieces(each * team.size(), panels) : 1;
     const Index parts = std::min({std::max(dealt, pieces(tiles_, most_run_)), tiles_, Index{64},
                                   std::max<Index>(1, Hands::most_items / panels)});
-    std::uint64_t packed = 0;  // the parts of A that this member has packed
-    team.deal(panels * parts, [&](Index item) {
-      const Index part = item % parts, start = item / parts * width;
-      const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
-      if (!a_in_place_ && !(packed >> part & 1)) {
-        for (Index pc = 0; pc < depth_blocks(); ++pc) {
-          strips_before_ = pc * tiles_;
+    // On the way: a depth at a time, so that its strips of A stay in cache and the panels side by side, that
+    // share pages of B, follow each other.
+    const Index depths = depth_blocks(), at_once = packs_on_way_ ? 1 : depths;
+    for (Index pc = 0; pc < depths; pc += at_once) {
+      if (pc > 0 && team.meets()) team.barrier();  // who goes on with a panel may be another
+      const Span turns{pc, pc + at_once};
+      std::uint64_t packed = 0;  // the parts of A that this member has packed
+      packed_panel_ = -1;
+      team.deal(panels * parts, [&](Index item) {
+        const Index part = item % parts, start = item / parts * width;
+        const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
+        if (!a_in_place_ && !(packed >> part & 1)) {
           pack_strips(begin, end, depth_of(pc));
+          packed |= std::uint64_t{1} << part;
         }
-        packed |= std::uint64_t{1} << part;
-      }
-      const Span cols{start, std::min(start + width, block_.cols.end)};
-      for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols))
-        multiply_part(panel, begin, end);
-    });
+        const Span cols{start, std::min(start + width, block_.cols.end)};
+        for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols))
+          multiply_part(panel, begin, end, turns);
+      });
+    }
   }
 
  private:
@@ -204,16 +209,14 @@ class BlockGemm {
     if (call_.listener) tell(strips.rows, cols);
   }
 
-  // Tiles [begin, end) of a panel, in all depths.
-  void multiply_part(const Panel& panel, Index begin, Index end) {
-    const Index depths = depth_blocks();
+  // Tiles [begin, end) of a panel, in some of the depths.
+  void multiply_part(const Panel& panel, Index begin, Index end, Span turns) {
     const Span cols{panel.begin, panel.end};
-    for (Index pc = 0; pc < depths; ++pc) {
+    for (Index pc = turns.begin; pc < turns.end; ++pc) {
       const Span depth = depth_of(pc);
-      const bool last = pc + 1 == depths;
-      strips_before_ = pc * tiles_;
-      // The part before may have been of the same panel, which is packed then.
-      bool packed = depths == 1 && packed_panel_ == panel.begin;
+      const bool last = pc + 1 == depth_blocks();
+      // The part before may have been of the same panel, and a B that is packed has one depth at a time.
+      bool packed = packed_panel_ == panel.begin;
       const bool on_the_way = packs_on_way_ && cols.size() == k_.vectors * k_.lanes;
       if (!packed && !on_the_way) pack_columns(cols, depth);
       packed_panel_ = panel.begin;
@@ -244,9 +247,7 @@ class BlockGemm {
     tile.b = b.data + depth.begin * b.row_stride + panel.begin;
     tile.b_step = b.row_stride;
     tile.b_kept = packed_;
-    tile.b_soon = !last                          ? tile.b + depth.size() * b.row_stride
-                  : panel.end + panel_ <= b.cols ? b.data + panel.end
-                                                 : nullptr;
+    tile.b_soon = panel.end + panel_ <= b.cols ? tile.b + panel_ : nullptr;
     place_result(strips, panel, cols, last);
     k_.kernel_keeping[strips.rows.size() / tile.tiles - 1](tile);
     first_packed_ = 0, packed_width_ = panel_;
@@ -327,10 +328,7 @@ class BlockGemm {
 
   // Strips that are not kept follow each other from where they were packed.
   T* strip_of(Index t) const {
-    return strips_ + (keeps_strips_   ? strips_before_ + t
-                      : most_run_ > 1 ? 0
-                                      : t % at_once_) *
-                         strip_size(k_, depth_);
+    return strips_ + (keeps_strips_ ? t : most_run_ > 1 ? 0 : t % at_once_) * strip_size(k_, depth_);
   }
   bool by_columns() const { return call_.a_form == Form::listed_columns || call_.a.row_stride == 1; }
   bool packs_strips() const { return !a_in_place_ && (first_columns_ || !keeps_strips_); }
@@ -477,7 +475,6 @@ class BlockGemm {
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   Index tiles_, most_run_, at_once_;           // at_once_: packed
-  Index strips_before_ = 0;                    // those of lesser depths
   Index height_ = 0, higher_ = 0;              // of the tiles, and how many are a row higher
   bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
   T* workspace_;

@@ -25,9 +25,10 @@ Index all_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
   return checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
 }
 
+// A block of B in L2, and a third more: what is read from end to end need not stay all.
 template <class T>
-Index strips_of_all_depths(const GemmKernels<T>& k, const Gemm<T>& call) {
-  return checked_mul(std::max<Index>(1, pieces(call.a.cols, k.depth_block)), all_strips(k, call));
+Index block_in_l2(const GemmKernels<T>& k) {
+  return k.column_block * k.depth_block * 4 / 3;
 }
 
 // Strips that are kept share L2 with a block of B.
@@ -49,15 +50,26 @@ Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
 
 // ---- how it is made ----
 
-// Whether few rows meet a wide B, row by row: its panels are packed on the way then, each by the first tile
-// that meets it, while the strips of A wait in L2. 64 x 512 x 512 takes 0.85 of the time of packing before,
-// 64 x 784 x 256 0.86, 128 x 512 x 512 0.92, 64 x 1024 x 1024 0.86; 1024 x 1024 x 32 would take 1.2, as C is
-// written a line or two of a row at a time (Emerald Rapids).
+// Whether a wide B, row by row, is packed on the way, each of its panels by the first tile that meets it,
+// while the strips of A wait in cache: 64 x 512 x 512 takes 0.85 of the time of packing before, 64 x 784 x
+// 256 0.86, 64 x 1024 x 4096 0.70, 256 x 1024 x 1024 0.94. More rows go so by 256, and pack it again for
+// each: 512 x 512 x 512 takes 0.98, on two threads 0.95, 1000 x 784 x 256 0.98 and 0.95; but 1024 x 1024 x
+// 32 1.06, as C is written a line or two of a row at a time, 1024 x 1024 x 1024 1.04, 2048 x 2048 x 2048 1.12
+// (Emerald Rapids).
 template <class T>
 bool packs_on_the_way(const GemmKernels<T>& k, const Gemm<T>& call) {
-  return call.a_form == Form::strided && call.b_form == Form::strided && call.c_form == Form::strided &&
-         !call.listener && call.a.rows <= few_rows && call.b.cols > narrow_b && call.b.col_stride == 1 &&
-         !b_in_place(call) && strips_of_all_depths(k, call) <= most_strips(k);
+  const Index m = call.a.rows, depth = call.a.cols, n = call.b.cols;
+  if (call.a_form != Form::strided || call.b_form != Form::strided || call.c_form != Form::strided)
+    return false;
+  if (call.listener || call.b.col_stride != 1 || n <= narrow_b || b_in_place(call)) return false;
+  const bool again = m <= 1024 && depth >= 128 && depth * n <= block_in_l2<T>(k);
+  return m <= few_rows || again;
+}
+
+// Tiles of rows that go past a panel then.
+template <class T>
+Index tiles_on_the_way(const GemmKernels<T>& k) {
+  return pieces(few_rows, k.rows);
 }
 
 // Whether it is made panel by panel, each from end to end, with all strips of A: where those fit L2, or few
@@ -85,9 +97,14 @@ bool together(const Team& team, const Gemm<T>& call) {
 
 // Where B takes more than one block of columns, the strips of A wait for the next.
 template <class T>
+bool strips_wait(const GemmKernels<T>& k, const Gemm<T>& call) {
+  return call.c_form != Form::panels && call.b.cols > k.column_block && !a_in_place(call);
+}
+
+template <class T>
 bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
-  if (call.c_form == Form::panels || packs_on_the_way(k, call)) return by_panels(k, call);
-  return call.b.cols > k.column_block && !a_in_place(call);
+  if (call.c_form == Form::panels) return by_panels(k, call);
+  return packs_on_the_way(k, call) || strips_wait(k, call);
 }
 
 // How many tiles a listener is told of at once. Strip by strip a few: every panel's wait for it, in L1 or
@@ -101,13 +118,21 @@ Index tiles_heard_of(const GemmKernels<T>& k, Index panel) {
 
 // ---- and what that takes ----
 
-// A call with fewer rows or less depth may be made panel by panel and keep more strips.
+// The strips of this call.
+template <class T>
+Index strips_at_once(const GemmKernels<T>& k, const Gemm<T>& call) {
+  const Index strip = strip_size(k, call.a.cols);
+  if (packs_on_the_way(k, call)) return std::min(all_strips(k, call), tiles_on_the_way(k) * strip);
+  return keeps_strips(k, call) ? all_strips(k, call) : checked_mul(tiles_heard, strip);
+}
+
+// The most of any with as many rows and as much depth or less, which may be made another way.
 template <class T>
 Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
-  const Index few = checked_mul(tiles_heard, strip_size(k, call.a.cols));
-  const Index by_panels = std::min(strips_of_all_depths(k, call), most_strips(k));
-  const bool by_strips = call.c_form != Form::panels && keeps_strips(k, call);
-  return std::max({few, by_panels, by_strips ? all_strips(k, call) : 0});
+  const Index strip = strip_size(k, call.a.cols), all = all_strips(k, call);
+  const Index by_panels = std::max(most_strips(k), tiles_on_the_way(k) * strip);
+  return std::max({checked_mul(tiles_heard, strip), strips_at_once(k, call), std::min(all, by_panels),
+                   strips_wait(k, call) ? all : 0});
 }
 
 // Rows of C that a listener is told of, where they are not kept.

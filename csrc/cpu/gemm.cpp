@@ -87,6 +87,17 @@ void turned_strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& c
   finish_rows(kernels, call, rows, {0, n});
 }
 
+// As many rows at a time as keep their strips in cache.
+template <class T>
+void gemm_on_the_way(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace) {
+  const Index m = call.a.rows, height = kernels.gemm.rows, tiles = pieces(m, height);
+  const Index blocks = pieces(tiles, tiles_on_the_way(kernels.gemm));
+  for (Index i = 0; i < blocks; ++i) {
+    const Span rows{cut(tiles, blocks, i) * height, std::min(cut(tiles, blocks, i + 1) * height, m)};
+    BlockGemm<T>(kernels, call, {rows, {0, call.b.cols}}, workspace).run_by_panels(team);
+  }
+}
+
 enum class Path { strips, turned_strips, narrow, dots, turned_over, blocks };
 
 // How a product is computed: by its shape, strides and type alone.
@@ -189,6 +200,7 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
     case Path::blocks:
       break;
   }
+  if (packs_on_the_way(kernels.gemm, call)) return gemm_on_the_way(kernels, team, call, memory);
   const Block whole{{0, call.a.rows}, {0, call.b.cols}};
   if (by_panels(kernels.gemm, call)) return BlockGemm<T>(kernels, call, whole, memory).run_by_panels(team);
   if (together(team, call)) return BlockGemm<T>(kernels, call, whole, memory).run_together(team);
