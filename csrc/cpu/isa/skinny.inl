@@ -1,5 +1,5 @@
 // Kernels for products with few rows, few columns or little depth, which read every operand as it lies.
-// Contracts: cpu/kernels.h.
+// Contracts: cpu/gemm_kernels.h.
 #pragma once
 #include "cpu/isa/gemm.inl"
 #include "cpu/isa/loops.h"
