@@ -28,7 +28,8 @@ class BlockGemm {
     by_panels_ = by_panels(k_, call);
     a_in_place_ = a_in_place(call) && call.c_form != Form::panels && !packs_on_the_way(k_, call);
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
-    packs_on_way_ = by_panels_ && call.b_form == Form::strided && call.b.col_stride == 1 && !b_in_place_;
+    // The first tile of a panel packs it, those below read it packed.
+    first_packs_ = by_panels_ && call.b_form == Form::strided && call.b.col_stride == 1 && !b_in_place_;
     makes_two_ = k_.two_panels && a_in_place_ && call.c_form == Form::strided &&
                  panel_ == k_.vectors * k_.lanes && call.a_form != Form::listed_columns &&
                  (call.a_form != Form::strided || call.a.row_stride != 1);
@@ -103,13 +104,13 @@ class BlockGemm {
     if (tiles_ <= 0 || block_.cols.size() <= 0) return;
     const Index width = makes_two_ ? 2 * panel_ : panel_, panels = pieces(block_.cols.size(), width);
     // Who packs on the way packs a panel again for each part of it that another made.
-    const Index each = packs_on_way_ ? 4 : 16;
+    const Index each = first_packs_ ? 4 : 16;
     const Index dealt = team.size() > 1 ? pieces(each * team.size(), panels) : 1;
     const Index parts = std::min({std::max(dealt, pieces(tiles_, most_run_)), tiles_, Index{64},
                                   std::max<Index>(1, Hands::most_items / panels)});
     // On the way: a depth at a time, so that its strips of A stay in cache and the panels side by side, that
     // share pages of B, follow each other.
-    const Index depths = depth_blocks(), at_once = packs_on_way_ ? 1 : depths;
+    const Index depths = depth_blocks(), at_once = first_packs_ ? 1 : depths;
     for (Index pc = 0; pc < depths; pc += at_once) {
       if (pc > 0 && team.meets()) team.barrier();  // who goes on with a panel may be another
       const Span turns{pc, pc + at_once};
@@ -217,7 +218,7 @@ class BlockGemm {
       const bool last = pc + 1 == depth_blocks();
       // The part before may have been of the same panel, and a B that is packed has one depth at a time.
       bool packed = packed_panel_ == panel.begin;
-      const bool on_the_way = packs_on_way_ && cols.size() == k_.vectors * k_.lanes;
+      const bool on_the_way = first_packs_ && cols.size() == k_.vectors * k_.lanes;
       if (!packed && !on_the_way) pack_columns(cols, depth);
       packed_panel_ = panel.begin;
       for_each_run(begin, end, [&](Index t, Index count) {
@@ -471,7 +472,7 @@ class BlockGemm {
   const Gemm<T>& call_;
   const Block block_;
   Index panel_, panel_vectors_, depth_;
-  bool kept_panels_, a_in_place_, b_in_place_, packs_on_way_, makes_two_, keeps_;
+  bool kept_panels_, a_in_place_, b_in_place_, first_packs_, makes_two_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
   Index tiles_, most_run_, at_once_;           // at_once_: packed

@@ -46,13 +46,13 @@ bool a_in_place(const Gemm<T>& call) {
   return call.a.col_stride == 1 && !crowds_l1<T>(call.a.row_stride);
 }
 
-// So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
-// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet; for two strips it
-// comes from L2 in time; and where it is narrow, packing is not made good by what few panels save: 64 x 128 x
-// 256 takes 0.98 of the time, 128 x 100 x 256 0.93. But not one with a page for every row: 24 x 4096 x 1024
-// 1.26 (Emerald Rapids).
+// A B of so few columns has too few panels to make good what packing them on the way costs (block_sizes.h):
+// packed so 64 x 128 x 256 takes 1.02 of the time, 128 x 100 x 256 1.07 (Emerald Rapids).
 inline constexpr Index narrow_b = 128;
 
+// So is B row by row, by every strip again: 256 x 256 x 256 runs at 68 GFLOP/s in place, 87 packed, and
+// 100 x 784 x 256 at 71 and 85. A small one is in L1 anyway, where its rows do not meet, and for few rows of
+// A it comes from L2 in time. But not one with a page for every row: 24 x 4096 x 1024 1.26 (Emerald Rapids).
 template <class T>
 bool b_in_place(const Gemm<T>& call) {
   const MatrixView<const T>& b = call.b;

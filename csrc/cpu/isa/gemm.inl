@@ -186,7 +186,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
 }
 
 template <class T, int R, int V, Lie lie>
-GM_INLINE void finish_lying(const TileArgs<T>& g, T* c, T* const* c_list, Vec<T> (&acc)[R][V]) {
+GM_INLINE void write_tile(const TileArgs<T>& g, T* c, T* const* c_list, Vec<T> (&acc)[R][V]) {
   if constexpr (lie == Lie::listed_rows) {
     T* rows[R];
     GEMMULE_FOR_ROWS rows[i] = c_list ? c_list[i] + g.c_first : c + i * g.c_row;
@@ -211,7 +211,7 @@ GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T*
     multiply_tile<T, R, V, lie, From::panel>(g, a, list, g.b, nullptr, acc);
   else
     multiply_tile<T, R, V, lie, From::apart>(g, a, list, g.b, nullptr, acc);
-  finish_lying<T, R, V, lie>(g, c, c_list, acc);
+  write_tile<T, R, V, lie>(g, c, c_list, acc);
 }
 
 template <class T, int R, int V, Lie lie>
@@ -243,7 +243,7 @@ static void tiles_keeping(const TileArgs<T>& g) {
           g, a, nullptr, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1), acc);
     else
       multiply_tile<T, R, V, Lie::columns, From::panel>(g, a, nullptr, g.b_kept, nullptr, acc);
-    finish_lying<T, R, V, Lie::columns>(g, c, nullptr, acc);
+    write_tile<T, R, V, Lie::columns>(g, c, nullptr, acc);
   }
 }
 
