@@ -5,7 +5,6 @@ A store is sliceable: `len(store)` rows, `store[i:j]` an array of some. A stream
 
 import contextlib
 import inspect
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +49,10 @@ def is_mapped(value: Any) -> bool:
         if isinstance(value, np.memmap):
             return True
         value = value.base
+    if value is None:
+        return False
+    import mmap  # here: few arrays get this far
+
     return isinstance(value, mmap.mmap)
 
 

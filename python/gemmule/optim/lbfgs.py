@@ -1,7 +1,5 @@
 """L-BFGS: SciPy's, driven from the training loop."""
 
-import queue
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,6 +81,9 @@ class Minimizer:
     time."""
 
     def __init__(self, settings: LBFGS, start: Array, iterations: int) -> None:
+        import queue  # here: few who import gemmule minimise
+        import threading
+
         self._minimize = _scipy_minimize()
         self._options = settings._options(iterations)
         self._start = start
