@@ -19,7 +19,7 @@ ValueId apply(PyGraph& self, OpKind op, std::vector<ValueId> in, Attrs attrs, co
   return self.graph.apply(op, std::move(in), std::move(attrs), name);
 }
 
-ValueId conv_transpose2d(PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias,
+ValueId transposed_conv2d(PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias,
                          const std::vector<Index>& dims, const Pair& stride, const Padding& padding,
                          const Pair& dilation, Index groups, const std::string& name, bool strict) {
   std::vector<ValueId> in = {x, weight};
@@ -191,7 +191,7 @@ void dropout_arrays(const py::array& x, py::array out, double rate, std::uint64_
 
 void bind_layout(py::class_<PyGraph>& graph, py::module_& m) {
   graph
-      .def("conv_transpose2d", &conv_transpose2d, py::arg("x"), py::arg("weight"), py::arg("bias"),
+      .def("conv_transpose2d", &transposed_conv2d, py::arg("x"), py::arg("weight"), py::arg("bias"),
            py::arg("dims"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
            py::arg("name"), py::arg("strict") = false)
       .def("zero_pad2d", &zero_pad2d, py::arg("x"), py::arg("padding"), py::arg("name"))
