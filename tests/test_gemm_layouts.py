@@ -110,3 +110,37 @@ def test_nothing_outside_operands_is_touched(bf16_isa: str) -> None:
     """Between pages that may not be touched. A stray load ends the process: it is a process of its own."""
     done = run_python(f"import guarded; guarded.multiply({bf16_isa!r})")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outer_products_into_any_part_of_a_line(isa: str, dtype: type) -> None:
+    """Their rows of C are begun so that later stores end with a line, wherever the array lies."""
+    rng = np.random.default_rng(15)
+    for m, k, n in [(1, 1, 96), (3, 2, 256), (10, 1, 2048), (13, 4, 272), (30, 3, 131), (9, 5, 256)]:
+        a, b, bias = (integers(rng, shape, dtype) for shape in [(k, m), (k, n), (n,)])
+        want = np.maximum(a.T @ b + bias, 0)
+        for offset in range(0, 17, 3):
+            buffer = np.full(m * n + 40, 99, dtype)
+            out = buffer[offset : offset + m * n].reshape(m, n)
+            gm.ops.gemm(a, b, trans_a=True, bias=bias, activation="relu", out=out)
+            np.testing.assert_array_equal(out, want, err_msg=f"{(m, k, n)} at {offset}")
+            assert (buffer[:offset] == 99).all() and (buffer[offset + m * n :] == 99).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_column_of_any_depth(isa: str, dtype: type) -> None:
+    """With and without gaps in the column, and with all that is added to it."""
+    rng = np.random.default_rng(16)
+    for m in (1, 7, 16, 17, 100):
+        for k in (1, 5, 6, 8, 10, 16, 17, 33, 70):
+            a, b, bias = (integers(rng, shape, dtype) for shape in [(m, k), (1, k), (1,)])
+            before = integers(rng, (m, 1), dtype)
+            want = np.maximum(2 * (a @ b.T) + before + bias, 0)
+            for gap in (1, 3):
+                buffer = np.full((m + 1) * gap, 99, dtype)
+                out = buffer[: m * gap : gap].reshape(m, 1)
+                out[...] = before
+                gm.ops.gemm(a, b, trans_b=True, alpha=2, beta=1, bias=bias, activation="relu", out=out)
+                np.testing.assert_array_equal(out, want, err_msg=f"{m} x {k}, gap {gap}")
+                out[...] = 99
+                assert (buffer == 99).all()

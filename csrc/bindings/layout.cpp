@@ -20,8 +20,8 @@ ValueId apply(PyGraph& self, OpKind op, std::vector<ValueId> in, Attrs attrs, co
 }
 
 ValueId transposed_conv2d(PyGraph& self, ValueId x, ValueId weight, std::optional<ValueId> bias,
-                         const std::vector<Index>& dims, const Pair& stride, const Padding& padding,
-                         const Pair& dilation, Index groups, const std::string& name, bool strict) {
+                          const std::vector<Index>& dims, const Pair& stride, const Padding& padding,
+                          const Pair& dilation, Index groups, const std::string& name, bool strict) {
   std::vector<ValueId> in = {x, weight};
   if (bias) in.push_back(*bias);
   Attrs attrs;

@@ -107,6 +107,7 @@ Path select(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form != Form::strided || call.c_form != Form::strided) return Path::blocks;
   if (fits_strips(kernels, call)) return Path::strips;
   if (fits_turned_strips(kernels, call)) return Path::turned_strips;
+  if (call.b.cols == 1 && fits_dots(kernels, call)) return Path::dots;
   if (fits_narrow(kernels, call)) return Path::narrow;
   if (fits_dots(kernels, call)) return Path::dots;
   return turns_over(kernels.gemm, call) ? Path::turned_over : Path::blocks;

@@ -16,9 +16,19 @@ GM_INLINE void store_at_least(T* p, Vec<T> v, Index n) {
     store(p, v);
 }
 
+// Lanes beyond the first n of a column: zeros in a panel, which ends with a whole vector; in a strip
+// anything.
+template <class T, bool padded>
+GM_INLINE void store_rows(T* p, Vec<T> v, Index n) {
+  if (padded)
+    store(p, n < lanes<T> ? (first_lanes<T>(n) ? v : Vec<T>{}) : v);
+  else
+    store_at_least<T>(p, v, n);
+}
+
 // One block of a transposed panel, lanes steps deep, in registers from end to end. Where it has fewer rows
 // than lanes it reads the last again in place of those that it lacks.
-template <class T>
+template <class T, bool padded>
 GM_INLINE void pack_block(Index rows, const T* src, Index stride, T* dst, Index width) {
   constexpr int n = lanes<T>;
   Vec<T> block[n];
@@ -29,22 +39,22 @@ GM_INLINE void pack_block(Index rows, const T* src, Index stride, T* dst, Index 
   }
   transpose<T>(block);
 #pragma GCC unroll 16
-  for (int p = 0; p < n; ++p) store_at_least<T>(dst + p * width, block[p], rows);
+  for (int p = 0; p < n; ++p) store_rows<T, padded>(dst + p * width, block[p], rows);
 }
 
 // The last `steps` < lanes of the depth.
-template <class T>
+template <class T, bool padded>
 GM_INLINE void pack_last_block(Index rows, Index steps, const T* src, Index stride, T* dst, Index width) {
   constexpr Index n = lanes<T>;
   Vec<T> block[n];
   for (Index j = 0; j < n; ++j) block[j] = j < rows ? load_first(src + j * stride, steps) : Vec<T>{};
   transpose<T>(block);
-  for (Index p = 0; p < steps; ++p) store_at_least<T>(dst + p * width, block[p], rows);
+  for (Index p = 0; p < steps; ++p) store_rows<T, padded>(dst + p * width, block[p], rows);
 }
 
 // Rows that lie along the depth become columns: dst[p * width + j] = src[j * stride + p] for j < count.
 // Writes up to lanes - 1 elements more.
-template <class T>
+template <class T, bool padded = false>
 GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* src, Index stride, T* dst) {
   constexpr Index n = lanes<T>;
   // Along the rows first: `lanes` streams at a time are what the hardware prefetcher follows. The last rows
@@ -55,10 +65,10 @@ GM_INLINE void pack_transposed(Index depth, Index count, Index width, const T* s
     Index p = 0;
     for (; p + n <= depth; p += n)
       if (j + n <= count)
-        pack_block<T>(n, from + p, stride, to + p * width, width);
+        pack_block<T, padded>(n, from + p, stride, to + p * width, width);
       else
-        pack_block<T>(count - j, from + p, stride, to + p * width, width);
-    if (p < depth) pack_last_block<T>(count - j, depth - p, from + p, stride, to + p * width, width);
+        pack_block<T, padded>(count - j, from + p, stride, to + p * width, width);
+    if (p < depth) pack_last_block<T, padded>(count - j, depth - p, from + p, stride, to + p * width, width);
   }
 }
 
@@ -153,9 +163,9 @@ static void pack_b(Index depth, Index cols, Index width, const T* b, Index row, 
     const Index count = cols - j < width ? cols - j : width;
     T* to = dst + j * depth;
     if (row == 1) {
-      pack_transposed<T>(depth, count, width, b + j * step, step, to);
-      for (Index p = 0; p < depth; ++p)
-        for (Index i = count; i < width; ++i) to[p * width + i] = T(0);
+      pack_transposed<T, true>(depth, count, width, b + j * step, step, to);
+      for (Index i = (count + n - 1) / n * n; i < width; i += n)
+        for (Index p = 0; p < depth; ++p) store(to + p * width + i, Vec<T>{});
     } else {
       for (Index p = 0; p < depth; ++p)
         for (Index i = 0; i < width; ++i) to[p * width + i] = i < count ? b[p * row + (j + i) * step] : T(0);
