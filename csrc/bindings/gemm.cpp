@@ -9,7 +9,7 @@ template <class T>
 void run(const cpu::Gemm<T>& call) {
   // A product too small for a team is over before another thread would have the GIL.
   std::optional<py::gil_scoped_release> release;
-  if (cpu::gemm_members(call, max_threads) > 1) release.emplace();
+  if (cpu::gemm_members(call, 2) > 1) release.emplace();
   multiply(cpu::active(), call);
 }
 

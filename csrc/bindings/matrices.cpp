@@ -18,8 +18,8 @@ std::byte* call_workspace(Index bytes) {
 template <class T>
 void multiply(const cpu::IsaTable& isa, const cpu::Gemm<T>& call) {
   const cpu::Kernels<T>& kernels = kernels_of<T>(isa);
-  const int most = cpu::gemm_members(call, max_threads);
-  const int members = most == 1 || cores_are_crowded() ? 1 : std::min(most, num_threads());
+  const int worth = cpu::gemm_members(call, num_threads());
+  const int members = worth == 1 || cores_are_crowded() ? 1 : worth;
   const Index each = round_up(cpu::gemm_workspace(kernels, call), alignment);
   std::byte* workspace = call_workspace(checked_mul(each, members));
   using Clock = std::chrono::steady_clock;

@@ -83,9 +83,9 @@ void survive_fork() {
 
 }  // namespace
 
-void Barrier::wait() {
+void Barrier::wait(int members) {
   const std::uint32_t phase = phase_.load(std::memory_order_acquire);
-  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+  if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == members) {
     waiting_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
     phase_.notify_all();
@@ -132,20 +132,16 @@ Span Team::share(Index count, Index grain) const {
   return {std::min(first * grain, count), std::min(last * grain, count)};
 }
 
-void run_team(int threads, const std::function<void(const Team&)>& body) {
+void run_team(int threads, const void* body, TeamBody call) {
   if (threads <= 1) {
-    body(Team::serial());
+    call(body, Team::serial());
     return;
   }
   survive_fork();
   Table table(threads);
+  // The runtime may grant fewer than asked for.
 #pragma omp parallel num_threads(threads)
-  {
-// Not before: the runtime may grant fewer threads than asked for.
-#pragma omp single
-    table.barrier.emplace(omp_get_num_threads());
-    body(Team(omp_get_thread_num(), omp_get_num_threads(), &table));
-  }
+  call(body, Team(omp_get_thread_num(), omp_get_num_threads(), &table));
 }
 
 int default_threads() {

@@ -3,9 +3,7 @@
 // never open a region themselves.
 #pragma once
 #include <atomic>
-#include <functional>
 #include <memory>
-#include <optional>
 
 #include "core/kinds.h"
 
@@ -20,17 +18,16 @@ struct Span {
 // to another process must not be waited for at full power.
 class Barrier {
  public:
-  explicit Barrier(int members) : members_(members), waiting_(0), phase_(0) {}
-  void wait();
+  // Called by each of so many members.
+  void wait(int members);
   // Nanoseconds that members have slept so far, in waits that spinning did not bridge: much of it means that
   // another process holds a core of ours.
   Index asleep() const { return asleep_.load(std::memory_order_relaxed); }
 
  private:
-  const int members_;
   std::atomic<Index> asleep_{0};
-  alignas(64) std::atomic<int> waiting_;
-  alignas(64) std::atomic<std::uint32_t> phase_;
+  alignas(64) std::atomic<int> waiting_{0};
+  alignas(64) std::atomic<std::uint32_t> phase_{0};
 };
 
 // Items that are still to be done, of the members' shares of a number of them: a member takes the first of
@@ -57,7 +54,7 @@ class Hands {
 // What the members of a team share.
 struct Table {
   explicit Table(int most_members) : hands(most_members) {}
-  std::optional<Barrier> barrier;  // once it is known how many they are
+  Barrier barrier;
   Hands hands;
   void* common = nullptr;
 };
@@ -72,9 +69,9 @@ class Team {
   int size() const { return size_; }
   bool leads() const { return rank_ == 0; }
   void barrier() const {
-    if (size_ > 1) table_->barrier->wait();
+    if (size_ > 1) table_->barrier.wait(size_);
   }
-  Index asleep() const { return size_ > 1 ? table_->barrier->asleep() : 0; }
+  Index asleep() const { return size_ > 1 ? table_->barrier.asleep() : 0; }
   // Whether the members meet and deal: a team of one, or one without a table, does not.
   bool meets() const { return size_ > 1 && table_; }
   // The leading member's pointer, for all. A barrier; another comes before it is called again.
@@ -110,7 +107,12 @@ class Team {
 
 // Runs body on `threads` threads, or fewer where the runtime grants fewer; the caller is rank 0. Nothing may
 // throw inside: everything that can fail is done before.
-void run_team(int threads, const std::function<void(const Team&)>& body);
+using TeamBody = void (*)(const void* body, const Team& team);
+void run_team(int threads, const void* body, TeamBody call);
+template <class Body>
+void run_team(int threads, const Body& body) {
+  run_team(threads, &body, [](const void* b, const Team& team) { (*static_cast<const Body*>(b))(team); });
+}
 
 // More than any machine this is for; what per-member tables are sized by.
 inline constexpr int max_threads = 256;

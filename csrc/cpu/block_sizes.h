@@ -86,13 +86,14 @@ bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
 // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
 // members on their own would pack much of them again. What another member packed comes from its cache: 256
 // x 2048 x 2048 on two threads takes 0.90 to 0.94 of the time where each packs its own half of B (Emerald
-// Rapids).
+// Rapids), 256 x 784 x 256 0.92, 512 x 784 x 256 0.96, 512 x 512 x 512 0.99, but 640 x 640 x 640 1.02, 1024 x
+// 1024 x 1024 1.03 (Zen 4).
 template <class T>
 bool together(const Team& team, const Gemm<T>& call) {
   const double m = static_cast<double>(call.a.rows), n = static_cast<double>(call.b.cols),
                k = static_cast<double>(call.a.cols), again = (team.size() - 1) * std::min(m, n);
   return team.meets() && call.b_form == Form::strided && call.c_form == Form::strided && !b_in_place(call) &&
-         m * n * k >= 2.5e7 && again > (m + n) / 4;
+         m * n * k >= 2e8 && again > (m + n) / 4;
 }
 
 // Where B takes more than one block of columns, the strips of A wait for the next.

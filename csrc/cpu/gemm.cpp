@@ -137,16 +137,18 @@ Index most_columns_of_listed(Index row) {
   return crowds_l1<T>(row) ? 0 : few_rows;
 }
 
-// Waking two threads for one product and waiting for both costs 3 us (a region within a running team less:
-// serial_below). Half of it saved pays for that from 7 us on: 64 x 64 x 64 takes 5.2 us on one thread and 7.6
-// on two, 80 x 80 x 80 9.9 and 9.0; a vector times 256 x 256 3.5 and 5.3, times 512 x 512 13.4 and 12.0.
+// Waking two threads for one product and waiting for both costs 1.5 us (a region within a running team less:
+// serial_below), and half of a product saved pays for that from 3 us on: 48 x 48 x 48 takes 2.6 us on one
+// thread and 2.5 on two, 64 x 64 x 64 5.2 and 4.0; a vector times 256 x 256 3.7 and 3.1, an outer product of
+// 256 x 256 5.8 and 4.1 (Zen 4). More threads take longer to wake, how much is not measured.
 template <class T>
-int gemm_members(const Gemm<T>& call, int most) {
+int gemm_members(const Gemm<T>& call, int members) {
   const double m = static_cast<double>(call.a.rows), k = static_cast<double>(call.a.cols),
                n = static_cast<double>(call.b.cols), size = sizeof(T);
-  const bool computes_long = 2 * m * n * k * size >= 8e5 * sizeof(float);
-  const bool reads_long = (m * k + k * n + m * n) * size >= 5e5;
-  return computes_long || reads_long ? most : 1;
+  const double teams = members / 2.0;
+  const bool computes_long = 2 * m * n * k * size >= 2.6e5 * sizeof(float) * teams;
+  const bool reads_long = (m * k + k * n + m * n) * size >= 1.9e5 * teams;
+  return computes_long || reads_long ? members : 1;
 }
 
 template <class T>

@@ -59,9 +59,9 @@ struct Gemm {
 template <class T>
 Index most_columns_of_listed(Index row);
 
-// The number of members, at most `most`, that this product pays for.
+// `members`, or 1 where this product does not pay for a team of so many.
 template <class T>
-int gemm_members(const Gemm<T>& call, int most);
+int gemm_members(const Gemm<T>& call, int members);
 
 // Bytes of workspace that one team member needs for this product or one with fewer rows; addresses are not
 // read.

@@ -42,19 +42,26 @@ int members_for(const Program& program, Index rows) {
   return cores_are_crowded() ? 1 : program.team_size(std::min(rows, program.capacity()));
 }
 
-// Calls body(team, first row, rows) for chunks of at most the program's capacity, all in one team if it can.
-// Between chunks it may be interrupted: then false.
-template <class Body>
-bool in_chunks(const Program& program, const Execution& execution, Index rows, Poll& poll, const Body& body) {
+// For chunks of at most the program's capacity, all in one team if it can: prepare(first row), by one member,
+// and body(team, first row, rows), which ends with a barrier. Between chunks it may be interrupted: then
+// false.
+template <class Prepare, class Body>
+bool in_chunks(const Program& program, const Execution& execution, Index rows, Poll& poll,
+               const Prepare& prepare, const Body& body) {
   const auto loop = [&](const Team& team) {
     for (Index at = 0; at < rows; at += program.capacity()) {
-      if (team.leads()) poll.ask();
-      team.barrier();
-      if (poll.stopped()) return;
+      if (at > 0) {
+        if (team.leads()) {
+          poll.ask();
+          prepare(at);
+        }
+        team.barrier();
+        if (poll.stopped()) return;
+      }
       body(team, at, std::min(rows - at, program.capacity()));
-      team.barrier();
     }
   };
+  prepare(0);
   if (program.calls_python())
     loop(Team::serial());
   else
@@ -85,13 +92,12 @@ bool Predictor::run(const std::byte* x, Index rows, std::byte* out, Poll& poll) 
   const Lease execution(program_, members_for(program_, rows));
   const Index in_row = bytes_of(graph, input_, 1), out_row = bytes_of(graph, output_, 1);
   const bool direct = is_computed(graph, output_);
-  return in_chunks(program_, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
-    if (team.leads()) {
-      bind_external(*execution, input_, x + at * in_row);
-      if (direct) bind_external(*execution, output_, out + at * out_row);
-      program_.bind_views(*execution);
-    }
-    team.barrier();
+  const auto prepare = [&](Index at) {
+    bind_external(*execution, input_, x + at * in_row);
+    if (direct) bind_external(*execution, output_, out + at * out_row);
+    program_.bind_views(*execution);
+  };
+  return in_chunks(program_, *execution, rows, poll, prepare, [&](const Team& team, Index at, Index count) {
     run_all(program_, team, *execution, count, poll);
     if (!direct && team.leads())
       std::memcpy(out + at * out_row, address(*execution, output_),
@@ -199,14 +205,13 @@ std::vector<double> Evaluator::run(const std::byte* x, const std::byte* y, bool 
   const Lease execution(c.program, members_for(c.program, rows));
   const Index x_row = bytes_of(graph, c.input, 1), y_row = bytes_of(graph, c.target, 1);
   Tally tally(loss_.loss, metrics_, weights.any());
+  const auto prepare = [&](Index at) {
+    bind_external(*execution, c.input, x + at * x_row);
+    bind_external(*execution, c.target, y + at * y_row);
+    c.program.bind_views(*execution);
+  };
   const bool done =
-      in_chunks(c.program, *execution, rows, poll, [&](const Team& team, Index at, Index count) {
-        if (team.leads()) {
-          bind_external(*execution, c.input, x + at * x_row);
-          bind_external(*execution, c.target, y + at * y_row);
-          c.program.bind_views(*execution);
-        }
-        team.barrier();
+      in_chunks(c.program, *execution, rows, poll, prepare, [&](const Team& team, Index at, Index count) {
         run_all(c.program, team, *execution, count, poll);
         if (!team.leads() || poll.stopped()) return;
         const SampleWeights here = weights.from(at);

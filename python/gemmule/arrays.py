@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import DTypeError, ShapeError
 
@@ -19,11 +19,11 @@ _LARGE = 1 << 16  # bytes, from which on the microsecond that an address takes i
 _DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in ("float32", "float64")}
 
 
-def empty(shape: Shape, dtype: DTypeLike) -> Array:
+def empty(shape: Shape, dtype: str | np.dtype[Any]) -> Array:
     """As np.empty, but large arrays begin with a cache line. NumPy's begin 16 bytes into one, and half of
     their vectors of 32 bytes, or all of 64, lie across two: a depthwise convolution takes 1.4 times as long,
     one of 1 x 1 1.1 times."""
-    dtype = np.dtype(dtype)
+    dtype = _DTYPES[dtype] if isinstance(dtype, str) else dtype
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return np.empty(shape, dtype)
@@ -114,13 +114,20 @@ def any_array(value: Any, what: str) -> Array:
     return array
 
 
+def is_plain(value: Any, dtype: str) -> bool:
+    """Whether `value` is an array as the kernels read it: of `dtype` "float32" or "float64", of NumPy's own
+    class, C-contiguous and aligned."""
+    return type(value) is np.ndarray and value.dtype is _DTYPES[dtype] and value.flags.carray
+
+
 def real_array(value: ArrayLike, dtype: str, what: str) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`: itself where it already is, else a copy.
 
     DTypeError as `any_array`; ValueError where a finite value is beyond the range of `dtype`."""
     wanted = _DTYPES[dtype]
-    if type(value) is np.ndarray and value.dtype is wanted and value.flags.carray:  # nearly always
-        return value
+    if is_plain(value, dtype):
+        plain: Array = value  # type: ignore[assignment]
+        return plain
     array = any_array(value, what)
     if array.dtype == wanted:
         return np.require(array, requirements=("C", "A"))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import _bytes, _core, _layout, _sources, building, ops
-from .arrays import Array, Shape, any_array, as_array, empty, is_table, real_array, shown
+from .arrays import Array, Shape, any_array, as_array, empty, is_plain, is_table, real_array, shown
 from .errors import ShapeError
 from .programs import CHUNK
 
@@ -24,6 +24,19 @@ class LastForward(NamedTuple):
     input_shape: Shape  # with the batch, channels-last
     output_shape: Shape  # as returned, without the batch for one sample
     single: bool  # whether it was one
+
+
+def _real_batch(network: "Network", X: ArrayLike, what: str, keep_bytes: bool) -> Array:
+    """What a user gives as a batch or one sample, channels-last, C-contiguous, of the network's type or
+    bytes."""
+    if is_table(X):
+        from . import tables
+
+        X = tables.inputs_of(network, X, what)
+    x = bytes_or_reals(network, _layout.entering(network, X, what), what)
+    if keep_bytes or not _bytes.is_bytes(x):
+        return x
+    return _bytes.to_reals(x, _bytes.scale_of(network), network._dtype)
 
 
 def bytes_or_reals(network: "Network", X: ArrayLike, what: str) -> Array:
@@ -41,13 +54,11 @@ def batch_of(
     The batch is of the network's type, bytes scaled, unless `keep_bytes`, and channels-last.
 
     ShapeError where X does not fit or is empty."""
-    if is_table(X):
-        from . import tables
-
-        X = tables.inputs_of(network, X, what)
-    x = bytes_or_reals(network, _layout.entering(network, X, what), what)
-    if not keep_bytes and _bytes.is_bytes(x):
-        x = _bytes.to_reals(x, _bytes.scale_of(network), network._dtype)
+    x: Array
+    if is_plain(X, network._dtype) and network._layout == "channels_last":  # nearly always
+        x = X  # type: ignore[assignment]
+    else:
+        x = _real_batch(network, X, what, keep_bytes)
     shape = network._built_shape
     if shape is None or network._stage != "built":
         shape = network._inner_shape
@@ -86,11 +97,11 @@ def outputs(network: "Network", x: Array) -> Array:
     """Those of a batch as `batch_of` gives it, channels-last."""
     out = empty((len(x), *network._output_dims), network._dtype)
     predictor = network._programs.predictor(network)
-    if _bytes.is_bytes(x):
+    if x.dtype == out.dtype:
+        predictor.run(x, out)
+    else:
         for part, piece in _bytes.chunks(x, _bytes.scale_of(network), network._dtype, CHUNK):
             predictor.run(piece, out[part])
-    else:
-        predictor.run(x, out)
     return out
 
 
