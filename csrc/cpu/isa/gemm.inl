@@ -80,8 +80,8 @@ inline constexpr int rows_ahead_in_place = 8;
 // thread it runs at 80 to 95 % of the ceiling, not at 73 to 84 (with all rows loads are the bound), alone
 // at 99.5 either way (Emerald Rapids). In place A has indexed addresses, which such an FMA pays with an
 // instruction, and a B in place needs the loads: its rows begin inside a line, 16 bytes into it in NumPy.
-template <int R, Lie lie>
-inline constexpr int rows_loaded_twice = GEMMULE_VECTOR_BYTES == 64 && lie == Lie::columns ? R / 2 : 0;
+template <int R>
+inline constexpr int rows_loaded_twice = GEMMULE_VECTOR_BYTES == 64 ? R / 2 : 0;
 
 // An address that the compiler cannot tell from any other: what lies there is loaded again.
 template <class T>
@@ -161,18 +161,50 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       ++p;
       b += b_step, next += b_step;
     });
+  } else if constexpr (lie == Lie::rows) {
+    // An address is a register, and another times 1, 2 or 4: five rows share a pointer. With a register for
+    // each row the compiler keeps some in memory: 12 x 2 vectors ran at 95.5 % of the ceiling, at 99.5 so
+    // (Zen 4). Told the multiples beforehand it would give those registers.
+    static_assert(R <= 15);
+    const char* first = reinterpret_cast<const char*>(a);
+    Index once = g.a_row * Index(sizeof(T)), thrice = 3 * once;
+    const char *sixth = first + 5 * once, *eleventh = sixth + 5 * once;
+    const auto move_along = [&](Index steps) {
+      first += steps * Index(sizeof(T)), sixth += steps * Index(sizeof(T));
+      eleventh += steps * Index(sizeof(T));
+    };
+    Index left = g.depth, run = g.a_run;
+    for (;;) {
+      if (run > left) run = left;
+      by_fours(run, [&] {
+        asm("" : "+r"(once), "+r"(thrice));
+        const char* const row[] = {
+            first,    first + once,    first + 2 * once,    first + thrice,    first + 4 * once,
+            sixth,    sixth + once,    sixth + 2 * once,    sixth + thrice,    sixth + 4 * once,
+            eleventh, eleventh + once, eleventh + 2 * once, eleventh + thrice, eleventh + 4 * once};
+        const auto at = [&row](int i) { return *reinterpret_cast<const T*>(row[i]); };
+        multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
+        move_along(1);
+        b += b_step, next += b_step;
+      });
+      left -= run;
+      if (left == 0) break;
+      move_along(g.a_jump);
+      b += g.b_jump, next += g.b_jump;
+      run = g.a_chunk;
+    }
   } else {
     // Whoever keeps B has A in strips.
-    constexpr bool columns = lie == Lie::columns, strip = columns && from != From::apart;
-    const Index a_row = columns ? 1 : g.a_row, a_step = !columns ? 1 : strip ? R : g.a_step;
-    const auto at = [a_row](const T* p) { return [a_row, p](int i) { return p[i * a_row]; }; };
+    constexpr bool strip = from != From::apart;
+    const Index a_step = strip ? R : g.a_step;
+    const auto at = [](const T* p) { return [p](int i) { return p[i]; }; };
     Index left = g.depth, run = strip ? left : g.a_run;
     for (;;) {
       if (run > left) run = left;
       const T* same = hidden(a);
       by_fours(run, [&] {
-        multiply_step<T, R, V, packed ? rows_loaded_twice<R, lie> : 0>(acc, row_of(b, next), at(a), at(same),
-                                                                       beside);
+        multiply_step<T, R, V, packed ? rows_loaded_twice<R> : 0>(acc, row_of(b, next), at(a), at(same),
+                                                                  beside);
         a += a_step, same += a_step;
         b += b_step, next += b_step;
       });
