@@ -67,12 +67,12 @@ def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> A
 
 
 def require_same(got: Array, want: Array, bound: Array) -> None:
-    """Two computations of a product: the same to the bit, or within `bound` where it has few rows or columns,
-    whose terms another path may add in another order."""
+    """Two computations of a product: within `bound`, and the same to the bit but where another path may add
+    the terms in another order: few rows or columns, and last columns that fill no vector."""
+    assert (np.abs(got - want) <= bound).all()
     if min(want.shape[-2:]) > 12:
-        assert got.tobytes() == want.tobytes()
-    else:
-        assert (np.abs(got - want) <= bound).all()
+        whole = want.shape[-1] // 16 * 16 or want.shape[-1]
+        assert got[..., :whole].tobytes() == want[..., :whole].tobytes()
 
 
 @dataclass(frozen=True)
