@@ -131,13 +131,14 @@ Gemm<T> only_last(const Gemm<T>& call, Index last) {
   return columns_of(call, {call.b.cols - last, call.b.cols});
 }
 
-enum class Path { strips, turned_strips, narrow, dots, turned_over, blocks };
+enum class Path { outer, strips, turned_strips, narrow, dots, turned_over, blocks };
 
 // How a product is computed: by its shape, strides and type alone.
 template <class T>
 Path select(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.b_form == Form::panels_of_transpose) return Path::turned_over;
   if (call.b_form != Form::strided || call.c_form != Form::strided) return Path::blocks;
+  if (fits_outer(kernels, call)) return Path::outer;
   if (fits_strips(kernels, call)) return Path::strips;
   if (fits_turned_strips(kernels, call)) return Path::turned_strips;
   if (call.b.cols == 1 && fits_dots(kernels, call)) return Path::dots;
@@ -184,7 +185,7 @@ int gemm_members(const Gemm<T>& call, int members) {
   const double m = static_cast<double>(call.a.rows), k = static_cast<double>(call.a.cols),
                n = static_cast<double>(call.b.cols), size = sizeof(T);
   const double teams = members / 2.0;
-  const bool computes_long = 2 * m * n * k * size >= 2.6e5 * sizeof(float) * teams;
+  const bool computes_long = 2 * m * n * k * size >= 2.4e5 * sizeof(float) * teams;
   const bool reads_long = (m * k + k * n + m * n) * size >= 1.9e5 * teams;
   return computes_long || reads_long ? members : 1;
 }
@@ -198,6 +199,8 @@ const char* gemm_path(const Kernels<T>& kernels, const Gemm<T>& call) {
   if (call.c_form == Form::panels) return listed ? "a listed, into panels" : "into panels";
   if (is_plain_column(call)) return gemm_path(kernels, as_row(call));
   switch (select(kernels, call)) {
+    case Path::outer:
+      return "outer products";
     case Path::strips:
       return "strips";
     case Path::turned_strips:
@@ -229,6 +232,8 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
     if (call.precision == Precision::bf16) return gemm_bf16(kernels, team, call, memory);
   if (is_plain_column(call)) return gemm(kernels, team, as_row(call), workspace);
   switch (select(kernels, call)) {
+    case Path::outer:
+      return outer(kernels, team, call);
     case Path::strips:
       return strips(kernels, team, call);
     case Path::turned_strips:

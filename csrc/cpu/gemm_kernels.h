@@ -140,11 +140,11 @@ using DotKernel = void (*)(const DotArgs<T>&);
 inline constexpr int max_strip_rows = 12;
 inline constexpr int max_dot_shapes = 5;
 inline constexpr int max_narrow_vectors = 2;
+inline constexpr int max_outer_depth = 4;
 
-// As many rows of C, first to last, as the micro-kernel makes a tile's; a_step == 1. Rows that lie one behind
-// the other are written whole vector by whole vector, the next one's beginning for the time being too.
+// Any number of rows of C, as the micro-kernel makes a tile's.
 template <class T>
-using NarrowKernel = void (*)(const TileArgs<T>&, Index rows);
+using RowsKernel = void (*)(const TileArgs<T>&, Index rows);
 
 // For products with few rows, few columns or little depth. They pack nothing.
 template <class T>
@@ -157,8 +157,13 @@ struct SkinnyKernels {
   TileKernel<T> strip[max_strip_rows];
   // dots[s] computes up to 2^s rows by dots_size / 2^s columns.
   DotKernel<T> dots[max_dot_shapes];
-  // narrow[v - 1] computes any number of rows of a C of v vectors, the last perhaps not full.
-  NarrowKernel<T> narrow[max_narrow_vectors];
+  // narrow[v - 1] computes rows of v vectors, the last perhaps not full; a_step == 1. Rows that lie one
+  // behind the other are written whole vector by whole vector, the next one's beginning for the time being
+  // too.
+  RowsKernel<T> narrow[max_narrow_vectors];
+  // outer[k - 1] computes rows of any length in a depth of k, from end to end. With a `fetch` lines of C are
+  // brought into cache before they are written.
+  RowsKernel<T> outer[max_outer_depth];
 };
 
 }  // namespace gemmule::cpu

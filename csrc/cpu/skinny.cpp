@@ -8,8 +8,10 @@ namespace {
 
 bool adjacent(Index stride, Index count) { return stride == 1 || count <= 1; }
 
-// Outer products: so little depth that writing C is what takes the time.
+// So little depth that writing C takes much of the time.
 inline constexpr Index little_depth = 12;
+// A C that is not in a cache: see the kernel of outer products.
+inline constexpr Index result_in_memory = 8 * 1024 * 1024;
 // Of less depth yet, and a C that is not in L1: its lines are fetched two blocks ahead of the one at hand.
 // 256 x 784 x 1 takes 0.74 of the time so, x 8 0.93, 1024 x 1024 x 1 0.76, 10 x 2048 x 2 0.81, but 1000 x
 // 1000 x 12 1.08 (Emerald Rapids).
@@ -28,6 +30,9 @@ inline constexpr Index dots_depth_bytes = 8192;
 // A single row or column is written whole vector by whole vector: 1000 x 1 x 10 takes 2.8 us by dots and 4.4
 // narrow (Zen 4).
 inline constexpr Index line_depth = 6;
+
+// Of fewer rows a team divides the columns, and shorter rows of C are tiles.
+inline constexpr Index outer_rows = 4, outer_vectors = 2;
 
 // Narrow products: one step of the depth is an FMA for a row or two, whatever the width; dots take `lanes` of
 // them, and some for adding the lanes. 1000 x 10 x 100 takes 38 us narrow and 55 by dots, at a depth of 200
@@ -50,6 +55,13 @@ Index narrow_vectors(const Kernels<T>& kernels, const Gemm<T>& call) {
 }
 
 }  // namespace
+
+template <class T>
+bool fits_outer(const Kernels<T>& kernels, const Gemm<T>& call) {
+  const Index m = call.a.rows, k = call.a.cols, n = call.b.cols;
+  return m >= outer_rows && k >= 1 && k <= max_outer_depth && n > outer_vectors * kernels.gemm.lanes &&
+         adjacent(call.b.col_stride, n);
+}
 
 template <class T>
 bool fits_strips(const Kernels<T>& kernels, const Gemm<T>& call) {
@@ -88,6 +100,29 @@ Index skinny_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index b = adjacent(call.b.row_stride, k) ? 0 : checked_mul(n, k);
   const Index packed = (std::min(k, narrow_depth) + 1) * max_narrow_vectors * kernels.gemm.lanes;
   return checked_mul(std::max(checked_add(a, b), packed), static_cast<Index>(sizeof(T)));
+}
+
+template <class T>
+void outer(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call) {
+  const Span rows = team.share(call.a.rows), cols{0, call.b.cols};
+  if (rows.size() <= 0) return;
+  TileArgs<T> tile = {};
+  tile.a = call.a.data + rows.begin * call.a.row_stride;
+  tile.a_row = call.a.row_stride;
+  tile.a_step = call.a.col_stride;
+  tile.b = call.b.data;
+  tile.b_step = call.b.row_stride;
+  tile.c = call.c + rows.begin * call.c_row;
+  tile.c_row = call.c_row;
+  tile.cols = cols.size();
+  tile.alpha = call.alpha;
+  tile.beta = call.beta;
+  tile.bias = call.bias;
+  tile.act = act_in_registers(call);
+  tile.slope = call.slope;
+  if (call.a.rows * cols.size() * static_cast<Index>(sizeof(T)) >= result_in_memory) tile.fetch = tile.c;
+  kernels.skinny.outer[call.a.cols - 1](tile, rows.size());
+  finish_rows(kernels, call, rows, cols);
 }
 
 template <class T>
@@ -218,10 +253,12 @@ void narrow(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T*
 }
 
 #define GEMMULE_INSTANTIATE(T)                                               \
+  template bool fits_outer<T>(const Kernels<T>&, const Gemm<T>&);            \
   template bool fits_strips<T>(const Kernels<T>&, const Gemm<T>&);           \
   template bool fits_dots<T>(const Kernels<T>&, const Gemm<T>&);             \
   template bool fits_narrow<T>(const Kernels<T>&, const Gemm<T>&);           \
   template Index skinny_workspace<T>(const Kernels<T>&, const Gemm<T>&);     \
+  template void outer<T>(const Kernels<T>&, const Team&, const Gemm<T>&);    \
   template void strips<T>(const Kernels<T>&, const Team&, const Gemm<T>&);   \
   template void dots<T>(const Kernels<T>&, const Team&, const Gemm<T>&, T*); \
   template void narrow<T>(const Kernels<T>&, const Team&, const Gemm<T>&, T*);

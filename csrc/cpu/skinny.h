@@ -5,7 +5,11 @@
 
 namespace gemmule::cpu {
 
-// Rows of A as strips over a B row by row: y = x W, and outer products.
+// Outer products, and sums of up to four: C is written row by row.
+template <class T>
+bool fits_outer(const Kernels<T>& kernels, const Gemm<T>& call);
+
+// Rows of A as strips over a B row by row: y = x W, and products of little depth.
 template <class T>
 bool fits_strips(const Kernels<T>& kernels, const Gemm<T>& call);
 
@@ -36,6 +40,8 @@ Gemm<T> as_row(const Gemm<T>& column) {
 template <class T>
 Index skinny_workspace(const Kernels<T>& kernels, const Gemm<T>& call);
 
+template <class T>
+void outer(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call);
 template <class T>
 void strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call);
 template <class T>

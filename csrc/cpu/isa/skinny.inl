@@ -32,9 +32,8 @@ GM_INLINE void fetch_ahead(const TileArgs<T>& g) {
 template <int R>
 inline constexpr int rows_ahead = GEMMULE_VECTOR_BYTES == 64 && R > 1 ? 4 : 0;
 
-// `steps` of the depth from p on, a number that the compiler knows where S is not 0. Accumulators that are
-// not complete wait in memory.
-template <class T, int R, int V, int S, bool full>
+// `steps` of the depth from p on. Accumulators that are not complete wait in memory.
+template <class T, int R, int V, bool full>
 GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waiting, Index waiting_row) {
   Vec<T> acc[R][V];
 #pragma GCC unroll 16
@@ -70,12 +69,7 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
     a += a_step;
     b += b_step;
   };
-  if constexpr (S > 0) {
-#pragma GCC unroll 16
-    for (int q = 0; q < S; ++q) step();
-  } else {
-    for (Index left = steps; left > 0; --left) step();
-  }
+  for (Index left = steps; left > 0; --left) step();
   if (p + steps == g.depth) return finish_tile<T, R, V, full>(g, g.c, acc);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
@@ -83,9 +77,8 @@ GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waitin
     for (int v = 0; v < V; ++v) store(waiting + i * waiting_row + v * lanes<T>, acc[i][v]);
 }
 
-// Rows of B that a single row of A takes at once, as prefetchers follow them. A product of no more depth is
-// little else than writing C.
-inline constexpr Index outer_depth = 4;
+// A B as large comes from memory, whatever the caches hold.
+inline constexpr Index from_memory = 12 * 1024 * 1024;
 
 template <class T>
 GM_INLINE void move_right(TileArgs<T>& g, Index cols) {
@@ -95,70 +88,152 @@ GM_INLINE void move_right(TileArgs<T>& g, Index cols) {
 }
 
 // Blocks of V vectors, at least 2, while they fit into the columns left, then of half as many.
-template <class T, int R, int V, int S>
+template <class T, int R, int V>
 GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T* waiting, Index waiting_row) {
   for (g.cols = V * lanes<T>; left >= g.cols; left -= g.cols) {
-    strip_block<T, R, V, S, true>(g, p, steps, waiting, waiting_row);
+    strip_block<T, R, V, true>(g, p, steps, waiting, waiting_row);
     move_right(g, g.cols);
     waiting += g.cols;
   }
   if constexpr (V > 2) {
-    strip_blocks<T, R, V == 3 ? 2 : V / 2, S>(g, left, p, steps, waiting, waiting_row);
+    strip_blocks<T, R, V == 3 ? 2 : V / 2>(g, left, p, steps, waiting, waiting_row);
   } else if (left > lanes<T>) {
     g.cols = left;
-    strip_block<T, R, 2, S, false>(g, p, steps, waiting, waiting_row);
+    strip_block<T, R, 2, false>(g, p, steps, waiting, waiting_row);
   } else if (left > 0) {
     g.cols = left;
-    left == lanes<T> ? strip_block<T, R, 1, S, true>(g, p, steps, waiting, waiting_row)
-                     : strip_block<T, R, 1, S, false>(g, p, steps, waiting, waiting_row);
+    left == lanes<T> ? strip_block<T, R, 1, true>(g, p, steps, waiting, waiting_row)
+                     : strip_block<T, R, 1, false>(g, p, steps, waiting, waiting_row);
   }
 }
 
-// Columns of C before its rows, a whole number of vectors apart, reach a multiple of a vector's bytes.
-// NumPy's begin 16 bytes into a line, and every store would meet two: 10 x 2048 x 1 takes 3.4 us and not 4.4,
-// 1024 x 1024 x 1 76 and not 88 (Zen 4).
-template <class T>
-GM_INLINE Index columns_to_boundary(const TileArgs<T>& g) {
-  if (g.depth > outer_depth || g.c_row % lanes<T> != 0 || g.cols < 4 * lanes<T>) return 0;
-  return Index(-reinterpret_cast<std::uintptr_t>(g.c) / sizeof(T) % lanes<T>);
+// Columns of C from sums of products: act(alpha sum + beta C + bias).
+template <class T, class Args, class Bias>
+GM_INLINE void finish_columns(const Args& g, Index count, const T* sums, T* c, const Bias& bias) {
+  for_each_vector<T>(count, [&](Index j, auto span) __attribute__((always_inline)) {
+    Vec<T> z = g.alpha * span.load(sums + j);
+    if (g.beta != T(0)) z += g.beta * span.load(c + j);
+    if (g.bias) z += bias(j, span);
+    span.store(c + j, activate_in_register<T>(z, g.act, g.slope));
+  });
 }
 
-// One row waits for memory whatever it does, and reads B some whole rows at a time, unless its sums fit into
-// registers. So do three rows and more where B does not stay in L2 and nothing is fetched ahead: 8 x 4096 x
-// 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to the end: 2 x 256 x 784 takes 11
-// us, eight rows of B at a time 19; with rows a page apart they are left all the same: 2 x 4096 x 1024 takes
-// 0.78 ms and not 1.5 (Zen 3).
+// S rows of B, each times an element of A, added to sums.
+template <class T, int S, bool fetches>
+GM_INLINE void add_rows(Index cols, const T* a, Index a_step, const T* b, Index b_step, bool first, T* sums) {
+  Vec<T> x[S];
+#pragma GCC unroll 4
+  for (int q = 0; q < S; ++q) x[q] = splat(a[q * a_step]);
+  for_each_vector<T>(cols, [&](Index j, auto span) __attribute__((always_inline)) {
+    Vec<T> sum = first ? Vec<T>{} : span.load(sums + j);
+#pragma GCC unroll 4
+    for (int q = 0; q < S; ++q) {
+      sum += x[q] * span.load(b + q * b_step + j);
+      if constexpr (fetches) __builtin_prefetch(b + (q + S) * b_step + j, 0, 2);
+    }
+    span.store(sums + j, sum);
+  });
+}
+
+// A row times a B that is wider than registers hold sums. It waits for B whatever it does, and reads it four
+// whole rows at a time, as prefetchers follow them, while the sums wait in L1. The rows that follow are
+// fetched into L2 where B comes from memory: 1 x 4096 x 1024 takes 250 us so, 340 to 380 without, but 1 x
+// 2048 x 1024, 8 MB, 106 and 101 (Zen 4).
+template <class T, bool fetches>
+static void row(const TileArgs<T>& g) {
+  constexpr int rows_at_once = 4;
+  constexpr Index width = 8192 / sizeof(T);
+  T sums[width];
+  for (Index j = 0; j < g.cols; j += width) {
+    const Index cols = g.cols - j < width ? g.cols - j : width;
+    const T *a = g.a, *b = g.b + j;
+    Index p = 0;
+    for (; p + rows_at_once <= g.depth;
+         p += rows_at_once, a += rows_at_once * g.a_step, b += rows_at_once * g.b_step)
+      add_rows<T, rows_at_once, fetches>(cols, a, g.a_step, b, g.b_step, p == 0, sums);
+    for (; p < g.depth; ++p, a += g.a_step, b += g.b_step)
+      add_rows<T, 1, false>(cols, a, g.a_step, b, g.b_step, p == 0, sums);
+    finish_columns(g, cols, sums, g.c + j, [&](Index i, auto span) { return span.load(g.bias + j + i); });
+  }
+}
+
+// Three rows and more, where B does not stay in L2 and nothing is fetched ahead, read it 16 rows at a time: 8
+// x 4096 x 1024 takes 0.86 ms and not 1.2. Otherwise accumulators stay in registers to the end: 2 x 256 x 784
+// takes 11 us, eight rows of B at a time 19; with rows a page apart they are left all the same: 2 x 4096 x
+// 1024 takes 0.78 ms and not 1.5 (Zen 3).
 template <class T, int R>
 static void strip(const TileArgs<T>& g) {
+  if (R == 1 && g.cols > strip_vectors<R> * lanes<T>)
+    return g.depth * g.b_step > from_memory / Index(sizeof(T)) ? row<T, true>(g) : row<T, false>(g);
   constexpr Index width = 8192 / sizeof(T) / R / 64 * 64;
   const bool pages = g.b_step >= Index(4096 / sizeof(T));  // one a row of B
-  const bool far = R == 1 || (((R > 2 && rows_ahead<R> == 0) || pages) &&
-                              g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T)));
-  const bool waits = far && g.cols > strip_vectors<R> * lanes<T>;
-  const Index pass = !waits ? g.depth : R == 1 ? outer_depth : 16, block = far ? width : g.cols;
+  const bool waits = ((R > 2 && rows_ahead<R> == 0) || (R > 1 && pages)) &&
+                     g.depth * g.b_step > Index(GEMMULE_COLUMN_BLOCK_BYTES / sizeof(T)) &&
+                     g.cols > strip_vectors<R> * lanes<T>;
+  const Index pass = waits ? 16 : g.depth, block = waits ? width : g.cols;
   T waiting[R * width];
   TileArgs<T> rest = g;
-  const Index head = columns_to_boundary(g);
-  if (head > 0) {
-    TileArgs<T> part = rest;
-    part.cols = head;
-    strip_block<T, R, 1, 0, false>(part, 0, g.depth, waiting, width);
-    move_right(rest, head);
-  }
-  for (Index left = g.cols - head; left > 0; left -= block) {
+  for (Index left = g.cols; left > 0; left -= block) {
     const Index cols = left < block ? left : block;
     Index p = 0;
     do {
       const Index steps = g.depth - p < pass ? g.depth - p : pass;
       TileArgs<T> part = rest;
-      if (R == 1 && steps == 4)
-        strip_blocks<T, R, strip_vectors<R>, R == 1 ? 4 : 0>(part, cols, p, steps, waiting, width);
-      else
-        strip_blocks<T, R, strip_vectors<R>, 0>(part, cols, p, steps, waiting, width);
+      strip_blocks<T, R, strip_vectors<R>>(part, cols, p, steps, waiting, width);
       p += steps;
     } while (p < g.depth);
     move_right(rest, cols);
   }
+}
+
+// ---- outer products: so little depth that writing C is what takes the time ----
+
+// A row of C after the other, from end to end, as write streams are followed; all stores but the first begin
+// with a line, as NumPy's rows do not. Four rows at a time 512 x 512 x 1 takes 19 us and 11 so, 1024 x 1024 x
+// 1 74 and 44, 256 x 784 x 2 16 and 10, 512 x 512 x 4 29 and 24, 1024 x 1024 x 6 188 and 143, but 256 x 784 x
+// 6 27 and 27, 10 x 2048 x 6 3.8 and 5.1 (Zen 4). `fetches`: lines of C, for one that comes from memory: 4096
+// x 1024 x 2 takes 300 us so, 370 to 450 without; 1024 x 1024 x 2 55 and 52.
+template <class T, int K, bool fetches, bool plain>
+GM_INLINE void outer_rows(const TileArgs<T>& g, Index rows) {
+  constexpr int line = 64 / int(sizeof(T)), lines_ahead = 8;
+  const T* b[K];
+#pragma GCC unroll 4
+  for (int p = 0; p < K; ++p) b[p] = g.b + p * g.b_step;
+  const Index cols = g.cols;
+  for (Index i = 0; i < rows; ++i) {
+    Vec<T> a[K];
+#pragma GCC unroll 4
+    for (int p = 0; p < K; ++p) a[p] = splat(g.a[i * g.a_row + p * g.a_step]);
+    T* c = g.c + i * g.c_row;
+    const auto make = [&](Index j, auto span) __attribute__((always_inline)) {
+      Vec<T> z = a[0] * span.load(b[0] + j);
+#pragma GCC unroll 4
+      for (int p = 1; p < K; ++p) z += a[p] * span.load(b[p] + j);
+      if constexpr (!plain) {
+        z *= g.alpha;
+        if (g.beta != T(0)) z += g.beta * span.load(c + j);
+        if (g.bias) z += span.load(g.bias + j);
+        z = activate_in_register<T>(z, g.act, g.slope);
+      }
+      if constexpr (fetches) __builtin_prefetch(c + j + lines_ahead * line, 1);
+      span.store(c + j, z);
+    };
+    const auto beyond = Index(-reinterpret_cast<std::uintptr_t>(c) / sizeof(T) % lanes<T>);
+    const Index head = beyond < cols ? beyond : 0;
+    if (head > 0) make(0, First<T>{head});
+    for_each_vector<T>(cols - head,
+                       [&](Index j, auto span) __attribute__((always_inline)) { make(head + j, span); });
+  }
+}
+template <class T, int K>
+static void outer(const TileArgs<T>& g, Index rows) {
+  const bool plain = g.alpha == T(1) && g.beta == T(0) && !g.bias && g.act == Act::identity;
+  if (!plain)
+    outer_rows<T, K, false, false>(g, rows);
+  else if (g.fetch)
+    outer_rows<T, K, true, true>(g, rows);
+  else
+    outer_rows<T, K, false, true>(g, rows);
 }
 
 // ---- dots: rows of A times rows of B^T ----
@@ -239,19 +314,11 @@ static void dots(const DotArgs<T>& g) {
     for (int i = 0; i < n; ++i) some[i] = lane_sums[first + i];
     store(sums + first, sums_of<T>(some));
   }
-  const auto finish = [&](Index count, const T* from, T* c, auto bias) __attribute__((always_inline)) {
-    for_each_vector<T>(count, [&](Index j, auto span) {
-      Vec<T> z = g.alpha * span.load(from + j);
-      if (g.beta != T(0)) z += g.beta * span.load(c + j);
-      if (g.bias) z += bias(j, span);
-      span.store(c + j, activate_in_register<T>(z, g.act, g.slope));
-    });
-  };
   if (S == 1 && g.c_row == 1)  // a column is as good as a row
-    return finish(g.rows, sums, g.c, [&](Index, auto) { return splat(*g.bias); });
+    return finish_columns(g, g.rows, sums, g.c, [&](Index, auto) { return splat(*g.bias); });
   for (Index i = 0; i < g.rows; ++i)
-    finish(g.cols, sums + i * S, g.c + i * g.c_row,
-           [&](Index j, auto span) { return span.load(g.bias + j); });
+    finish_columns(g, g.cols, sums + i * S, g.c + i * g.c_row,
+                   [&](Index j, auto span) { return span.load(g.bias + j); });
 }
 
 // ---- narrow: many rows of A times a B of a vector or two a row ----
@@ -344,6 +411,12 @@ constexpr void fill_dots(SkinnyKernels<T>& table) {
   if constexpr (2 * R <= GEMMULE_REGISTERS / 2) fill_dots<T, shape + 1, 2 * R>(table);
 }
 
+template <class T, int K>
+constexpr void fill_outer(SkinnyKernels<T>& table) {
+  table.outer[K - 1] = outer<T, K>;
+  if constexpr (K > 1) fill_outer<T, K - 1>(table);
+}
+
 template <class T>
 constexpr SkinnyKernels<T> skinny_kernels() {
   SkinnyKernels<T> table = {};
@@ -351,6 +424,7 @@ constexpr SkinnyKernels<T> skinny_kernels() {
   table.dots_size = GEMMULE_REGISTERS / 2;
   fill_strips<T, GEMMULE_STRIP_ROWS>(table);
   fill_dots<T, 0, 1>(table);
+  fill_outer<T, max_outer_depth>(table);
   table.narrow[0] = narrow<T, 1>;
   table.narrow[1] = narrow<T, 2>;
   return table;
