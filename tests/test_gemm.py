@@ -87,29 +87,51 @@ def test_exact_on_integers_at_tile_edges(isa: str, dtype: type, trans_a: bool, t
                 np.testing.assert_array_equal(got, want, err_msg=f"m={m} n={n} k={k}")
 
 
+def require_exact(shape: tuple[int, int, int], dtype: type, trans_a: bool, trans_b: bool) -> None:
+    """A product of integers alone, with an epilogue, and over NaN."""
+    m, n, k = shape
+    rng = np.random.default_rng(12)
+    a, b = operands(lambda shape: integers(rng, shape, dtype), m, n, k, trans_a, trans_b)
+    c, bias = integers(rng, (m, n), dtype), integers(rng, (n,), dtype)
+    plain = (a.T if trans_a else a) @ (b.T if trans_b else b)  # exact, in any order
+    got = gm.ops.gemm(a, b, trans_a=trans_a, trans_b=trans_b)
+    np.testing.assert_array_equal(got, plain, err_msg=f"{shape}")
+    want = np.maximum(3 * c - plain + bias, 0)
+    gm.ops.gemm(a, b, c, alpha=-1, beta=3, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu")
+    np.testing.assert_array_equal(c, want, err_msg=f"{shape}, with an epilogue")
+    c.fill(np.nan)
+    gm.ops.gemm(a, b, c, alpha=-1, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu")
+    np.testing.assert_array_equal(c, np.maximum(bias - plain, 0), err_msg=f"{shape}, over NaN")
+
+
 @pytest.mark.parametrize(("trans_a", "trans_b"), TRANSPOSES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_on_integers_at_few_rows_or_columns(
     isa: str, dtype: type, trans_a: bool, trans_b: bool
 ) -> None:
     """Where vectors, products without packing and packed ones meet."""
-    rng = np.random.default_rng(12)
     for m, n in EDGES:
         for k in DEPTHS:
-            a, b = operands(lambda shape: integers(rng, shape, dtype), m, n, k, trans_a, trans_b)
-            c, bias = integers(rng, (m, n), dtype), integers(rng, (n,), dtype)
-            plain = (a.T if trans_a else a) @ (b.T if trans_b else b)  # exact, in any order
-            got = gm.ops.gemm(a, b, trans_a=trans_a, trans_b=trans_b)
-            np.testing.assert_array_equal(got, plain, err_msg=f"m={m} n={n} k={k}")
-            want = np.maximum(3 * c - plain + bias, 0)
-            gm.ops.gemm(
-                a, b, c, alpha=-1, beta=3, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu"
-            )
-            np.testing.assert_array_equal(c, want, err_msg=f"m={m} n={n} k={k}, with an epilogue")
-            c.fill(np.nan)
-            gm.ops.gemm(a, b, c, alpha=-1, trans_a=trans_a, trans_b=trans_b, bias=bias, activation="relu")
-            want = np.maximum(bias - plain, 0)
-            np.testing.assert_array_equal(c, want, err_msg=f"m={m} n={n} k={k}, over NaN")
+            require_exact((m, n, k), dtype, trans_a, trans_b)
+
+
+@pytest.mark.parametrize(("trans_a", "trans_b"), TRANSPOSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exact_on_integers_where_columns_are_left(
+    isa: str, dtype: type, trans_a: bool, trans_b: bool
+) -> None:
+    """Outer products, narrow ones of any number of rows, and last columns that fill no vector."""
+    outer = [(m, n, k) for m in (3, 4, 9) for n in (9, 33, 70) for k in (1, 2, 3, 4, 5)]
+    narrow = [(m, n, 20) for m in range(8, 42) for n in (3, 10, 17)]
+    left = [(m, n, k) for m in (14, 37) for n in [*range(33, 41), 100, 200] for k in (31, 70)]
+    for shape in outer + narrow + left:
+        require_exact(shape, dtype, trans_a, trans_b)
+
+
+@pytest.mark.parametrize("shape", [(2100, 1027, 2), (1, 1030, 3100), (1, 4100, 9)])
+def test_exact_on_integers_from_memory(isa: str, shape: tuple[int, int, int]) -> None:
+    """A C or a B of more than 8 or 12 MB, whose lines are fetched; a row longer than its sums' memory."""
+    require_exact(shape, np.float32, False, False)
 
 
 @pytest.mark.parametrize("k", [383, 384, 385, 767, 768, 769, 1151, 1152, 1153, 3000])
@@ -243,6 +265,8 @@ def thread_counts() -> Iterator[list[int]]:
         (301, 387, 1025),
         (4000, 3, 700),
         (3, 4000, 700),
+        (500, 700, 2),
+        (200, 100, 90),
     ],
 )
 def test_fault_19_threads_do_not_change_a_bit(
