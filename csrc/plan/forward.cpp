@@ -43,22 +43,18 @@ int members_for(const Program& program, Index rows) {
 }
 
 // For chunks of at most the program's capacity, all in one team if it can: prepare(first row), by one member,
-// and body(team, first row, rows), which ends with a barrier. Between chunks it may be interrupted: then
-// false.
+// and body(team, first row, rows), which ends with a barrier. A body may be interrupted: then false.
 template <class Prepare, class Body>
-bool in_chunks(const Program& program, const Execution& execution, Index rows, Poll& poll,
+bool in_chunks(const Program& program, const Execution& execution, Index rows, const Poll& poll,
                const Prepare& prepare, const Body& body) {
   const auto loop = [&](const Team& team) {
     for (Index at = 0; at < rows; at += program.capacity()) {
       if (at > 0) {
-        if (team.leads()) {
-          poll.ask();
-          prepare(at);
-        }
+        if (team.leads()) prepare(at);
         team.barrier();
-        if (poll.stopped()) return;
       }
       body(team, at, std::min(rows - at, program.capacity()));
+      if (poll.stopped()) return;  // before a barrier: the leading member may ask again behind it
     }
   };
   prepare(0);
