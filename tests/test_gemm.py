@@ -124,7 +124,7 @@ def test_exact_on_integers_where_columns_are_left(
     outer = [(m, n, k) for m in (3, 4, 9) for n in (9, 33, 70) for k in (1, 2, 3, 4, 5)]
     narrow = [(m, n, 20) for m in range(8, 42) for n in (3, 10, 17)]
     left = [(m, n, k) for m in (14, 37) for n in [*range(33, 41), 100, 200] for k in (0, 31, 70)]
-    nothing = [(1, 300, 0), (65, 17, 0), (300, 33, 0)]  # to add up
+    nothing = [(1, 300, 5), (1, 300, 0), (65, 17, 0), (300, 33, 0)]  # to add up, where something was
     for shape in outer + narrow + left + nothing:
         require_exact(shape, dtype, trans_a, trans_b)
 
