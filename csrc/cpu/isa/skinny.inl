@@ -33,9 +33,12 @@ GM_INLINE void fetch_ahead(const TileArgs<T>& g) {
 template <int R>
 inline constexpr int rows_ahead = GEMMULE_VECTOR_BYTES == 64 && R > 1 ? 4 : 0;
 
-// `steps` of the depth from p on. Accumulators that are not complete wait in memory.
+// `steps` of the depth from p on. Accumulators that are not complete wait in memory. A function of its own:
+// where several are put into one GCC may leave the accumulators on the stack, as it did those of 2 x 8 (512 x
+// 512 took 1.8 times as long).
 template <class T, int R, int V, bool full>
-GM_INLINE void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waiting, Index waiting_row) {
+__attribute__((noinline)) static void strip_block(const TileArgs<T>& g, Index p, Index steps, T* waiting,
+                                                  Index waiting_row) {
   Vec<T> acc[R][V];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
