@@ -105,7 +105,9 @@ void gemm_on_the_way(const Kernels<T>& kernels, const Team& team, const Gemm<T>&
 template <class T>
 Index last_columns(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index n = call.b.cols, lanes = kernels.gemm.lanes, left = n % lanes;
-  if (left == 0 || 2 * left > lanes || n < 2 * lanes || n > 16 * lanes) return 0;
+  // Fewer are left whole: so small matrices of a stack (stack.cpp) have the bits of each product alone.
+  constexpr Index fewest = 33;
+  if (left == 0 || 2 * left > lanes || n < fewest || n > 16 * lanes) return 0;
   if (call.b_form != Form::strided || call.c_form != Form::strided || call.a_form != Form::strided) return 0;
   if (call.listener || call.saved || call.precision == Precision::bf16) return 0;
   const bool dots = call.a.col_stride == 1 && call.a.cols >= 2 * lanes;
