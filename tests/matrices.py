@@ -68,10 +68,11 @@ def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> A
 
 def require_same(got: Array, want: Array, bound: Array) -> None:
     """Two computations of a product: within `bound`, and the same to the bit but where another path may add
-    the terms in another order: few rows or columns, and last columns that fill no vector."""
+    the terms in another order: few rows or columns, and last ones of more than 32 that fill no vector."""
     assert (np.abs(got - want) <= bound).all()
     if min(want.shape[-2:]) > 12:
-        whole = want.shape[-1] // 16 * 16 or want.shape[-1]
+        cols = want.shape[-1]
+        whole = cols // 16 * 16 if cols > 32 else cols
         assert got[..., :whole].tobytes() == want[..., :whole].tobytes()
 
 
