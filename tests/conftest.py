@@ -52,6 +52,13 @@ def _forced(name: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def thread_counts() -> Iterator[list[int]]:
+    """Fewer threads than the cores of a small machine, as many, more; more than there are rows to share."""
+    yield [1, 2, 3, 7, 16]
+    gm.set_num_threads(None)
+
+
+@pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """SIGINT as a terminal's program has it: a shell's background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,8 +4,6 @@ Layouts and memory are in test_gemm_layouts.py, special values in test_gemm_valu
 test_gemm_arguments.py.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import reference
@@ -240,13 +238,6 @@ def test_lanes_take_at_most_384_terms(isa: str, dtype: type) -> None:
 
 
 # -- threads -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def thread_counts() -> Iterator[list[int]]:
-    """Fewer threads than the cores of a small machine, as many, more; more than there are rows to share."""
-    yield [1, 2, 3, 7, 16]
-    gm.set_num_threads(None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

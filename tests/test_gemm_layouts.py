@@ -128,6 +128,25 @@ def test_outer_products_into_any_part_of_a_line(isa: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_teams_write_into_any_part_of_a_line(isa: str, dtype: type, thread_counts: list[int]) -> None:
+    """Where rows of C begin within lines decides where members divide them, and never what they hold."""
+    rng = np.random.default_rng(19)
+    for m, k, n in [(33, 90, 160), (96, 40, 128), (130, 20, 208), (100, 70, 72), (16, 300, 110)]:
+        for trans_b in (False, True):
+            a = integers(rng, (m, k), dtype)
+            b = integers(rng, (n, k) if trans_b else (k, n), dtype)
+            want = a @ (b.T if trans_b else b)
+            for count in thread_counts:
+                gm.set_num_threads(count)
+                for offset in range(0, 17, 3):
+                    buffer = np.full(m * n + 40, 99, dtype)
+                    out = buffer[offset : offset + m * n].reshape(m, n)
+                    gm.ops.gemm(a, b, trans_b=trans_b, out=out)
+                    np.testing.assert_array_equal(out, want, err_msg=f"{(m, k, n)} {count} at {offset}")
+                    assert (buffer[:offset] == 99).all() and (buffer[offset + m * n :] == 99).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_one_column_of_any_depth(isa: str, dtype: type) -> None:
     """With and without gaps in the column, and with all that is added to it."""
     rng = np.random.default_rng(16)

@@ -35,15 +35,17 @@ Gemm<T> turned_over(const GemmKernels<T>& k, const Gemm<T>& call, T* product) {
   return turned;
 }
 
-// A member's columns of C, as rows of the transpose.
+// A member's columns of C, as rows of the transpose: from a line of C to a line.
 template <class T>
 void gemm_turned_over(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, T* workspace) {
   const GemmKernels<T>& k = kernels.gemm;
-  const Span cols = team.share(call.b.cols, k.lanes);
-  const Index m = call.a.rows, t_row = round_up(m, k.lanes);
+  const Index m = call.a.rows, n = call.b.cols, t_row = round_up(m, k.lanes);
+  const Index offset = std::max<Index>(0, offset_in_line(call));
+  const Span lines = team.share(offset + n, in_a_line<T>);
+  const Span cols{std::max<Index>(0, lines.begin - offset), lines.end - offset};
   if (cols.size() <= 0) return;
   T* product = workspace;
-  T* rest = workspace + round_up(call.b.cols, k.lanes) * t_row;
+  T* rest = workspace + round_up(n, k.lanes) * t_row;
   const Gemm<T> turned = turned_over(k, call, product);
   BlockGemm<T>(kernels, turned, {cols, {0, m}}, rest).run();
   const T* bias = call.bias ? call.bias + cols.begin : nullptr;
@@ -260,9 +262,8 @@ void gemm(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call, void
   // A listener's stretches are whole panels. And the member that multiplies by a panel of weights is the one
   // that updates it: a line that changes cores each step costs the update three times its time.
   const GemmKernels<T>& k = kernels.gemm;
-  const bool panels = call.b_form == Form::panels || call.c_form == Form::panels;
   const Index grain = call.c_form == Form::panels ? panel_width(k, call.b.cols) : k.lanes;
-  BlockGemm<T>(kernels, call, block_of(team, call.a.rows, call.b.cols, grain, panels), memory).run();
+  BlockGemm<T>(kernels, call, block_of(team, call, grain), memory).run();
 }
 
 #define GEMMULE_INSTANTIATE(T)                                          \

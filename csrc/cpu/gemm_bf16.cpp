@@ -119,8 +119,7 @@ const char* gemm_bf16_path(const Bf16Kernels& kernels) {
 }
 
 void gemm_bf16(const Kernels<float>& kernels, const Team& team, const Gemm<float>& call, float* workspace) {
-  Bf16Gemm(kernels, call, block_of(team, call.a.rows, call.b.cols, kernels.bf16.lanes, false), workspace)
-      .run();
+  Bf16Gemm(kernels, call, block_of(team, call, kernels.bf16.lanes), workspace).run();
 }
 
 }  // namespace gemmule::cpu
