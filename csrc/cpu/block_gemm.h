@@ -11,6 +11,9 @@ namespace gemmule::cpu {
 // with its tiles prefetched, MNIST's step from 655 to 663 us.
 inline constexpr Index result_beyond_cache = 1024 * 1024;
 
+// A depth at which writing C is a part of a tile's time.
+inline constexpr Index little_depth = 96;
+
 // The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
 // panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
 // strip of A is packed where it is used, and stays in L1.
@@ -30,9 +33,11 @@ class BlockGemm {
     b_in_place_ = call.b_form == Form::strided && b_in_place(call);
     // The first tile of a panel packs it, those below read it packed.
     first_packs_ = by_panels_ && call.b_form == Form::strided && call.b.col_stride == 1 && !b_in_place_;
+    // Two panels at once: for listed rows (isa/gemm.inl); and of little depth, where rows of C are written in
+    // longer pieces, 128 x 10 x 128 takes 0.95 of the time. From 100 on it is 1.01 to 1.03 (Zen 4).
     makes_two_ = k_.two_panels && a_in_place_ && call.c_form == Form::strided &&
                  panel_ == k_.vectors * k_.lanes && call.a_form != Form::listed_columns &&
-                 (call.a_form != Form::strided || call.a.row_stride != 1);
+                 (call.a_form == Form::listed_rows || (call.a.row_stride != 1 && depth_ < little_depth));
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
     tiles_ = pieces(block.rows.size(), k_.rows);
@@ -132,11 +137,12 @@ class BlockGemm {
 
  private:
   // Strips of little depth go past each panel some at a time, in one call of the kernel: as many as stay in
-  // L1 with their rows of C. 256 x 128 x 10 takes 0.77 of the time, 64 x 64 x 128 0.85 (Emerald Rapids; with
-  // AVX2 1.0 and 0.76). By the strips alone 256 x 128 x 10 took 1.4 with AVX2.
+  // L1 with their rows of C, and some more, as they pass by while the panel stays. 256 x 128 x 10 takes 0.77
+  // of the time, 64 x 64 x 128 0.85 (Emerald Rapids; with AVX2 1.0 and 0.76). By the strips alone 256 x 128 x
+  // 10 took 1.4 with AVX2.
   Index strips_in_l1() const {
     const Index row = std::min(depth_, k_.depth_block) + std::min(block_.cols.size(), k_.column_block);
-    const Index strips = 24 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
+    const Index strips = 48 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
     return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_ : tiles_heard);
   }
 

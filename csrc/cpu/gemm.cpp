@@ -11,16 +11,24 @@ namespace gemmule::cpu {
 namespace {
 
 // Z = X W^T for a small batch: computed as Z^T = W X^T, so that W, the larger operand, is read as it lies and
-// X is the one that is packed; Z^T then turns over in L2. At 64 x 256 x 784 it saves a tenth. A few rows
-// would leave lanes idle, and many make packing W cheap beside the product.
+// X is the one that is packed; Z^T then turns over in L2. With 31 rows of 784 by 256 it saves a tenth, with
+// 64 0.08, with 128 0.02: many make packing W cheap beside the product.
 inline constexpr Index most_turned_rows = 128;
+// Lanes of the last vector that may stay idle: 28, 44 and 60 rows break even, 100 take 1.09 of the time.
+inline constexpr Index most_idle_lanes = 3;
 
+// Where W's rows meet in L1 it is packed either way: 32 x 512 x 512 turned over takes 1.10 of the time, 100 x
+// 1024 x 1024 1.11, with AVX2 1.05 and 1.06 (Zen 4). But a W of so many bytes comes from memory, and its
+// strips are fetched while the ones before are multiplied: 64 x 4096 x 1024 0.95, on two threads 0.90.
+inline constexpr Index turned_from_memory = 8 * 1024 * 1024;
 template <class T>
 bool turns_over(const GemmKernels<T>& k, const Gemm<T>& call) {
   if (call.b_form != Form::strided) return call.b_form == Form::panels_of_transpose;
   const Index m = call.a.rows, n = call.b.cols;
   return call.b.row_stride == 1 && call.b.col_stride != 1 && call.beta == T(0) && m >= k.lanes &&
-         m <= most_turned_rows && 4 * m >= 3 * round_up(m, k.lanes) && n >= 2 * m;
+         m <= most_turned_rows && round_up(m, k.lanes) - m <= most_idle_lanes && n >= 2 * m &&
+         (!crowds_l1<T>(call.b.col_stride) ||
+          n * call.b.col_stride * static_cast<Index>(sizeof(T)) > turned_from_memory);
 }
 
 template <class T>
