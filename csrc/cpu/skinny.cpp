@@ -36,8 +36,14 @@ inline constexpr Index outer_rows = 4, outer_vectors = 2;
 
 // Narrow products: one step of the depth is an FMA for a row or two, whatever the width; dots take `lanes` of
 // them, and some for adding the lanes. 1000 x 10 x 100 takes 38 us narrow and 55 by dots, at a depth of 200
-// 76 and 84; two columns break even at 24.
+// 76 and 84; two columns break even at 24. Where half of a vector would idle dots are ahead as soon as they
+// fit: 100 x 8 x 100 takes 0.71 of the time by dots, 100 x 5 x 128 0.65, 100 x 10 x 128 0.83 (Zen 4, whose
+// FMA of 512 bits takes two cycles).
 inline constexpr Index narrow_depth = 128;
+
+// Adding the lanes of dots costs as much as a few vectors of depth. With up to four rows there is little else
+// to do; 100 x 8 x 64 takes 2.0 us in blocks and 2.2 by dots, at a depth of 100 4.0 and 3.1.
+inline constexpr Index fewest_vectors_of_dots = 6, of_few_dots = 2;
 
 // Rows that are always a strip. More, up to a tile's, only where blocks would pack all of B for them: 10 x
 // 2048 x 128 takes 0.75 of the time, x 32 0.65; 10 x 512 x 512, whose B is read in place, 1.1 to 1.3 (Emerald
@@ -46,7 +52,9 @@ inline constexpr Index short_strip = 8;
 
 template <class T>
 Index narrow_depth_of(const Kernels<T>& kernels, Index cols) {
-  return cols > 4 ? narrow_depth : std::max<Index>(16, 3 * kernels.gemm.lanes);
+  const Index lanes = kernels.gemm.lanes;
+  if (cols <= 4) return std::max<Index>(16, 3 * lanes);
+  return 2 * cols <= lanes ? fewest_vectors_of_dots * lanes - 1 : narrow_depth;
 }
 
 template <class T>
@@ -79,10 +87,9 @@ bool fits_dots(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index m = call.a.rows, k = call.a.cols, n = call.b.cols;
   const Index small = m < n || call.a.col_stride != 1 ? m : n;
   const bool along = small == m ? adjacent(call.b.row_stride, k) : adjacent(call.a.col_stride, k);
-  // Adding the lanes costs as much as a few vectors of depth. With up to four rows there is little else to
-  // do; 100 x 8 x 64 takes 2.0 us in blocks and 2.2 by dots, at a depth of 100 4.0 and 3.1.
   const bool line = small == 1 && (m == 1 || call.c_row == 1);
-  return small <= few && along && k >= (line ? line_depth : (small <= 4 ? 2 : 6) * kernels.gemm.lanes);
+  return small <= few && along &&
+         k >= (line ? line_depth : (small <= 4 ? of_few_dots : fewest_vectors_of_dots) * kernels.gemm.lanes);
 }
 
 template <class T>
