@@ -11,8 +11,8 @@ namespace gemmule::cpu {
 // with its tiles prefetched, MNIST's step from 655 to 663 us.
 inline constexpr Index result_beyond_cache = 1024 * 1024;
 
-// A depth at which writing C is a part of a tile's time.
-inline constexpr Index little_depth = 96;
+// Below this depth writing C is a good part of a tile's time.
+inline constexpr Index two_panels_below = 96;
 
 // The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
 // panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
@@ -37,7 +37,7 @@ class BlockGemm {
     // longer pieces, 128 x 10 x 128 takes 0.95 of the time. From 100 on it is 1.01 to 1.03 (Zen 4).
     makes_two_ = k_.two_panels && a_in_place_ && call.c_form == Form::strided &&
                  panel_ == k_.vectors * k_.lanes && call.a_form != Form::listed_columns &&
-                 (call.a_form == Form::listed_rows || (call.a.row_stride != 1 && depth_ < little_depth));
+                 (call.a_form == Form::listed_rows || (call.a.row_stride != 1 && depth_ < two_panels_below));
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
     tiles_ = pieces(block.rows.size(), k_.rows);
