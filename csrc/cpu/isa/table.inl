@@ -15,7 +15,6 @@ namespace gemmule::cpu::GEMMULE_ISA {
 
 template <class T>
 constexpr Kernels<T> kernels() {
-  // A strip of A, rows x depth, takes at most half of L1 in either type.
   constexpr Index depth = sizeof(T) == sizeof(float) ? GEMMULE_DEPTH_BLOCK : GEMMULE_DEPTH_BLOCK_F64;
   constexpr Index columns = GEMMULE_COLUMN_BLOCK_BYTES / depth / Index(sizeof(T));
   constexpr GemmKernels<T> gemm = gemm_kernels<T>(depth, columns);
