@@ -82,6 +82,7 @@ def train(args: argparse.Namespace) -> int:
             metrics=["accuracy"] if preparation.classes else [],
             progress=terminal,
             callbacks=callbacks,
+            precision=args.precision,
             resume=args.resume,
             scale=1 / preparation.scale[0] if _bytes.is_bytes(training[0]) else None,
             augment=augment,

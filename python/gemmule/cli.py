@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from . import __version__, _command_train, _commands, activations
 from ._arguments import count, delimiter, names, natural, positive, rate, share, table_path, widths
 from ._command_tables import RULE
+from ._precision import PRECISIONS
 from .bench import options
 from .errors import DeviceError, DivergenceError, DTypeError, FileError, ShapeError
 
@@ -174,6 +175,11 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--batch-size", type=count, metavar="N", help="default: 32; 64 from 10,000 training rows on"
     )
+    training.add_argument(
+        "--precision", choices=PRECISIONS, default="full",
+        help="bf16: products of dense layers in training take their operands rounded to bfloat16, faster "
+        "where the CPU has AVX512_BF16 (default: full)",
+    )  # fmt: skip
     _add_augmentation(train)
     training.add_argument(
         "--early-stopping", type=count, nargs="?", const=PATIENCE, metavar="EPOCHS",
