@@ -50,7 +50,7 @@ def multiply(isa: str) -> None:
     """Every type, orientation, gap and end, then stacks, against NumPy."""
     _core.force_isa(isa)
     rng = np.random.default_rng(14)
-    memories = [Guarded(1 << 18) for _ in range(4)]
+    memories = [Guarded(1 << 20) for _ in range(4)]
 
     def check(
         shape: tuple[int, int, int], dtype: Any, trans_a: bool, trans_b: bool, gap: int, end: bool
@@ -68,6 +68,12 @@ def multiply(isa: str) -> None:
     for i, shape in enumerate(shapes()):
         for dtype, (trans_a, trans_b), end in itertools.product(DTYPES, TRANSPOSES, (False, True)):
             check(shape, dtype, trans_a, trans_b, gap=3 * (i % 2), end=end)
+    # Rows that begin alike within lines, inside one where they are flush with the last page.
+    for few, dtype, (trans_a, trans_b), end in itertools.product(
+        (1, 2, 3, 10), DTYPES, TRANSPOSES, (False, True)
+    ):
+        check((few, 300, 300), dtype, trans_a, trans_b, gap=4, end=end)
+        check((300, few, 300), dtype, trans_a, trans_b, gap=-few % 16 if few == 10 else 4, end=end)
     for n, dtype, gap, end in itertools.product([2, 4, 7, 17, 33], DTYPES, (0, 3), (False, True)):
         a, b, out = (
             memory.place(integers(rng, (5 * n, n), dtype), gap, end).reshape(5, n, n)

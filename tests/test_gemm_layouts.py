@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import run_python
-from matrices import DTYPES, LAYOUTS, integers, laid_out
+from matrices import DTYPES, LAYOUTS, Array, integers, laid_out
 
 import gemmule as gm
 
@@ -110,6 +110,34 @@ def test_nothing_outside_operands_is_touched(bf16_isa: str) -> None:
     """Between pages that may not be touched. A stray load ends the process: it is a process of its own."""
     done = run_python(f"import guarded; guarded.multiply({bf16_isa!r})")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trans_b", [False, True])
+def test_bits_do_not_depend_on_where_operands_lie_in_lines(isa: str, dtype: type, trans_b: bool) -> None:
+    """Products of few rows or columns begin their vectors where lines begin; sums keep their order."""
+    rng = np.random.default_rng(20)
+    size = np.dtype(dtype).itemsize
+
+    def at(offset: int, values: Array) -> Array:
+        memory = np.empty(values.nbytes + 128, np.uint8)
+        start = -memory.ctypes.data % 64 + offset
+        view = memory[start : start + values.nbytes].view(dtype).reshape(values.shape)
+        view[...] = values
+        return view
+
+    shapes = [(1, 512, 512), (2, 512, 272), (3, 128, 320), (2, 17, 1000), (1, 5000, 33), (2, 8192, 1024)]
+    shapes += [(4, 512, 4), (8, 784, 10), (32, 2048, 10), (10, 1024, 32), (16, 304, 1), (5, 400, 5)]
+    for m, k, n in shapes:
+        a, bias = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal(n).astype(dtype)
+        b = rng.standard_normal((n, k) if trans_b else (k, n)).astype(dtype)
+        exact = a.astype(float) @ (b.T if trans_b else b).astype(float) + bias
+        first = gm.ops.gemm(at(0, a), at(0, b), trans_b=trans_b, bias=bias)
+        error = np.abs(a).astype(float) @ np.abs(b.T if trans_b else b) + np.abs(bias)
+        assert (np.abs(first - exact) <= (k + 1) * np.finfo(dtype).eps * error).all(), (m, k, n)
+        for offset_a, offset_b in [(16, 16), (48, 16), (0, 16), (16, 0), (64 - size, 8), (24, 64 - size)]:
+            got = gm.ops.gemm(at(offset_a, a), at(offset_b, b), trans_b=trans_b, bias=bias)
+            np.testing.assert_array_equal(got, first, err_msg=f"{(m, k, n)}, {offset_a} and {offset_b}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -3,12 +3,12 @@
 #include <cstddef>
 #include <utility>
 
-#include "core/kinds.h"
+#include "core/lines.h"
 
 namespace gemmule {
 
 // A cache line, and the widest vector: parts that start here never share a line between threads.
-inline constexpr Index alignment = 64;
+inline constexpr Index alignment = line_bytes;
 
 class Arena {
  public:

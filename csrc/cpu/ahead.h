@@ -1,6 +1,6 @@
 // Lines of memory that are fetched while something else is computed.
 #pragma once
-#include "core/kinds.h"
+#include "core/lines.h"
 
 namespace gemmule::cpu {
 
@@ -8,7 +8,6 @@ namespace gemmule::cpu {
 // computed: a strip of 6 x 341 then packs in 1,500 ticks, and otherwise in 3,000 (Zen 3, products of 1024).
 template <class T>
 struct Ahead {
-  static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
   const T* const* list = nullptr;  // where the rows are, from `first` of each on; or
   const T* first_row = nullptr;    // they are `step` apart
   Index first = 0, step = 0;
@@ -16,7 +15,7 @@ struct Ahead {
   Index share = 0;            // lines at a time
 
   void fetch() {
-    for (Index i = 0; i < share; ++i, at_ += line) {
+    for (Index i = 0; i < share; ++i, at_ += in_a_line<T>) {
       if (left_ == 0) {
         if (row_ == rows) return;
         at_ = list ? list[row_] + first : first_row + row_ * step;

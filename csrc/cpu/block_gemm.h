@@ -262,7 +262,7 @@ class BlockGemm {
 
   // Of the strips from tile t on, in so many calls.
   Ahead<T> lines_ahead(Index t, Span depth, Index calls) const {
-    constexpr Index line = Ahead<T>::line;
+    constexpr Index line = in_a_line<T>;
     Ahead<T> ahead;
     if (t >= tiles_) return ahead;
     const MatrixView<const T>& a = call_.a;

@@ -9,11 +9,6 @@ namespace gemmule::cpu {
 
 // ---- elements of the workspace, each piece from a line on ----
 
-template <class T>
-Index whole_lines(Index elements) {
-  return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
-}
-
 // A row tile's strip of A, in one block of the depth.
 template <class T>
 Index strip_size(const GemmKernels<T>& k, Index depth) {

@@ -22,7 +22,7 @@ Sliding<T> sliding(const ConvForward<T>& call, const T* panels) {
 
 template <class T>
 Index filters_size(const GemmKernels<T>& k, Index groups, Index depth, Index filters) {
-  return aligned<T>(checked_mul(groups, panel_elements(k, depth, filters)));
+  return whole_lines<T>(checked_mul(groups, panel_elements(k, depth, filters)));
 }
 
 // Filters in panels, times their scale. Each member scales what it packed.
@@ -297,8 +297,8 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvForward<T>& given) {
   const ConvForward<T> call = with_long_rows(given);
   const ConvSizes& s = call.sizes;
   const Index filters = filters_size(kernels.gemm, s.groups, s.depth(), s.group_filters());
-  const Index direct =
-      checked_add(filters, aligned<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr))));
+  const Index direct = checked_add(
+      filters, whole_lines<T>(Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, nullptr))));
   return bytes_of_largest<T>(kernels, call, path, direct);
 }
 
@@ -331,7 +331,7 @@ Index conv_workspace(const Kernels<T>& kernels, const ConvData<T>& given) {
     if (py.axis.kernel > 0 && px.axis.kernel > 0)
       buffer = std::max(buffer, Slider<T>::workspace_size(kernels.gemm, sliding<T>(call, py, px, nullptr)));
   });
-  return bytes_of_largest<T>(kernels, call, path, checked_add(filters, aligned<T>(buffer)));
+  return bytes_of_largest<T>(kernels, call, path, checked_add(filters, whole_lines<T>(buffer)));
 }
 
 template <class T>

@@ -123,7 +123,7 @@ class DepthwiseSlider {
     ahead.first_row = image + last * line;
     ahead.step = line;
     ahead.rows = std::clamp<Index>(call_.height - last, 0, rows.size() * down.stride);
-    ahead.lines = pieces(line, Ahead<T>::line);
+    ahead.lines = pieces(line, in_a_line<T>);
     ahead.share = pieces(ahead.rows * ahead.lines, rows.size() * pieces(call_.channels, width_));
     return ahead;
   }

@@ -15,11 +15,6 @@ inline constexpr Index band_bytes = 256 * 1024;
 inline constexpr Index outputs_together = 256, together_bytes = 1024 * 1024;
 
 template <class T>
-Index aligned(Index elements) {
-  return round_up(elements, 64 / static_cast<Index>(sizeof(T)));
-}
-
-template <class T>
 class Slider {
  public:
   Slider(const Kernels<T>& kernels, const Sliding<T>& call, T* buffer)
@@ -46,7 +41,7 @@ class Slider {
   static Index buffer_size(const Sliding<T>& call) {
     if (call.depthwise) return 0;
     const Index row = checked_mul(covered(call.window.x, call.out_width), call.channels);
-    return aligned<T>(checked_mul(covered(call.window.y, band_rows(call)), row));
+    return whole_lines<T>(checked_mul(covered(call.window.y, band_rows(call)), row));
   }
   // Outputs are listed by the taps that they have inside the image, and what lies outside takes no sums. That
   // takes each row of the window for itself: 7 x 7 pixels have 361 taps of 441, 56 x 56 nearly all.
@@ -70,7 +65,7 @@ class Slider {
     if (call.depthwise || call.groups != 1) return buffer_size(call);
     const Index outputs = checked_mul(most_together(call), listed_outputs(call));
     return std::max(buffer_size(call),
-                    aligned<T>(checked_mul(outputs, static_cast<Index>(2 * sizeof(void*) / sizeof(T)))));
+                    whole_lines<T>(checked_mul(outputs, static_cast<Index>(2 * sizeof(void*) / sizeof(T)))));
   }
 
   void run(const Team& team) {

@@ -48,7 +48,7 @@ Index sums_size(const GemmKernels<T>& k, const ConvSizes& s) {
   const Index panels = is_depthwise(s)
                            ? panel_elements(k, s.depth(), s.filters)
                            : checked_mul(s.groups, panel_elements(k, s.depth(), s.group_filters()));
-  return round_up(panels, 64 / static_cast<Index>(sizeof(T)));
+  return whole_lines<T>(panels);
 }
 
 // Pixels of z that one sum in a register takes: whole rows of it, or a part of one.
@@ -115,12 +115,12 @@ class WeightGradient {
     return small ? std::clamp<Index>(s.images, 1, 16) : 1;
   }
   static Index dz_size(const GemmKernels<T>& k, const ConvSizes& s) {
-    return aligned(k.depth_block * panel_width(k, s.group_filters()));
+    return whole_lines<T>(k.depth_block * panel_width(k, s.group_filters()));
   }
   static Index workspace_size(const GemmKernels<T>& k, const ConvSizes& s) {
     const Index covered = PixelBlocks(s, k.depth_block).covered_elements(s);
     const Index images = checked_mul(images_together(k, s), checked_mul(s.height * s.width, s.channels));
-    return checked_add(dz_size(k, s), aligned(std::max(covered, images)));
+    return checked_add(dz_size(k, s), whole_lines<T>(std::max(covered, images)));
   }
 
   void run(const Team& team) {
@@ -169,8 +169,6 @@ class WeightGradient {
       for (Index item = mine.begin; item < mine.end; ++item)
         std::fill_n(sums_of(item / lines_, item % lines_, of_group, sums), length_ * width_, T(0));
   }
-
-  static Index aligned(Index elements) { return round_up(elements, 64 / static_cast<Index>(sizeof(T))); }
 
   T* sums_of(Index panel, Index line, Index of_group, T* sums) const {
     return sums + panel / of_group * panel_elements(k_, s_.depth(), s_.group_filters()) +
@@ -354,7 +352,7 @@ void conv(const Kernels<T>& kernels, const Team& team, const ConvWeights<T>& cal
   }
   team.barrier();
   if (parts > 1) {
-    const Span mine = team.share(size, 64 / static_cast<Index>(sizeof(T)));
+    const Span mine = team.share(size, in_a_line<T>);
     for (Index part = 1; part < parts; ++part)
       kernels.element.add(mine.size(), panels + mine.begin, panels + part * size + mine.begin,
                           panels + mine.begin);

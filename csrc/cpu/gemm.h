@@ -19,6 +19,10 @@ Index panel_width(const GemmKernels<T>& k, Index cols) {
   return std::min<Index>(k.vectors * k.lanes, round_up(std::max<Index>(cols, 1), k.lanes));
 }
 template <class T>
+Index whole_lines(Index elements) {
+  return round_up(elements, in_a_line<T>);
+}
+template <class T>
 Index panel_elements(const GemmKernels<T>& k, Index rows, Index cols) {
   return checked_mul(rows, round_up(cols, panel_width(k, cols)));
 }

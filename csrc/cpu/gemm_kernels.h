@@ -1,7 +1,7 @@
 // The kernels of products as one instruction set offers them; part of its table, cpu/kernels.h. Plain data
 // only, for the reason given there.
 #pragma once
-#include "core/kinds.h"
+#include "core/lines.h"
 
 namespace gemmule::cpu {
 

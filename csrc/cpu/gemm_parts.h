@@ -38,9 +38,6 @@ void finish_rows(const Kernels<T>& kernels, const Gemm<T>& call, Span rows, Span
 
 // ---- cutting C for a team ----
 
-template <class T>
-inline constexpr Index in_a_line = 64 / static_cast<Index>(sizeof(T));
-
 // How far into a line of the cache its rows begin, in elements: 0 where they begin with lines, -1 where each
 // begins elsewhere. NumPy's begin 16 bytes into one.
 template <class T>

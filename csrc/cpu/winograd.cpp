@@ -36,22 +36,22 @@ class WinogradConvolution {
     blocks_ = pieces(tiles_.count(), most_);
     if (tiles_.count() >= 4 * k_.rows)
       blocks_ = round_up(blocks_, 4);  // three would keep one of two members waiting
-    u_step_ = call.channels * width_ + line;
-    v_step_ = most_ * row_ + line;
-    m_step_ = most_ * width_ + line;
+    u_step_ = call.channels * width_ + in_a_line<T>;
+    v_step_ = most_ * row_ + in_a_line<T>;
+    m_step_ = most_ * width_ + in_a_line<T>;
   }
 
   // Elements: transformed filters, which the team shares; then what is a member's own.
   Index filters_size() const {
-    return aligned(
-        checked_mul(panels_, checked_mul(n_ * n_, checked_add(checked_mul(call_.channels, width_), line))));
+    return whole_lines<T>(checked_mul(
+        panels_, checked_mul(n_ * n_, checked_add(checked_mul(call_.channels, width_), in_a_line<T>))));
   }
-  Index taps_size() const { return aligned(9 * filter_chunk * width_); }
-  Index pixels_size() const { return aligned(checked_mul(n_ * n_, v_step_)); }
-  Index products_size() const { return aligned(n_ * n_ * m_step_); }
+  Index taps_size() const { return whole_lines<T>(9 * filter_chunk * width_); }
+  Index pixels_size() const { return whole_lines<T>(checked_mul(n_ * n_, v_step_)); }
+  Index products_size() const { return whole_lines<T>(n_ * n_ * m_step_); }
   Index workspace_size() const {
-    return checked_add(filters_size(),
-                       checked_add(pixels_size(), std::max(taps_size(), products_size())) + aligned(row_));
+    return checked_add(filters_size(), checked_add(pixels_size(), std::max(taps_size(), products_size())) +
+                                           whole_lines<T>(row_));
   }
 
   void run(const Team& team, T* workspace) {
@@ -70,9 +70,6 @@ class WinogradConvolution {
   }
 
  private:
-  static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-  static Index aligned(Index elements) { return round_up(elements, line); }
-
   // Panels of filters, each as n^2 components (channels, width). Steps between components are odd in lines:
   // as powers of two they would meet in one set of L1.
   void transform_filters(const Team& team) {

@@ -36,16 +36,16 @@ class WinogradGradient {
     const Index tile_bytes = n_ * n_ * (chunk_ + chunk_panels_ * width_) * static_cast<Index>(sizeof(T));
     most_ = std::clamp<Index>(block_bytes / tile_bytes, least_tiles, most_tiles);
     most_ = std::max<Index>(1, std::min(most_, tiles_.count()));
-    pixels_step_ = most_ * chunk_ + line;
-    grads_step_ = chunk_panels_ * most_ * width_ + line;
-    sums_step_ = chunk_panels_ * chunk_ * width_ + line;
+    pixels_step_ = most_ * chunk_ + in_a_line<T>;
+    grads_step_ = chunk_panels_ * most_ * width_ + in_a_line<T>;
+    sums_step_ = chunk_panels_ * chunk_ * width_ + in_a_line<T>;
   }
 
   Index parts() const {
     return std::clamp<Index>(most_items / (chunks_ * panel_chunks_), 1, pieces(tiles_.count(), most_));
   }
   Index workspace_size() const {
-    return aligned(n_ * n_ * (pixels_step_ + grads_step_ + sums_step_)) + zeros_size();
+    return whole_lines<T>(n_ * n_ * (pixels_step_ + grads_step_ + sums_step_)) + zeros_size();
   }
 
   void run(const Team& team, T* workspace) {
@@ -62,13 +62,11 @@ class WinogradGradient {
   }
 
  private:
-  static constexpr Index line = 64 / static_cast<Index>(sizeof(T));
-  static Index aligned(Index elements) { return round_up(elements, line); }
   // The smallest chunk that is not needed more often than chunks of `most`.
   static Index even_chunk(Index count, Index most) {
     return std::max<Index>(1, pieces(count, std::max<Index>(1, pieces(count, most))));
   }
-  Index zeros_size() const { return aligned(std::max(chunk_, width_)); }
+  Index zeros_size() const { return whole_lines<T>(std::max(chunk_, width_)); }
 
   // A chunk of channels and one of panels.
   struct Chunk {

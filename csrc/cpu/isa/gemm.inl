@@ -262,7 +262,7 @@ static void tile(const TileArgs<T>& g) {
 // a panel that is soon packed come into L2, one a step.
 template <class T, int R>
 static void tiles_keeping(const TileArgs<T>& g) {
-  constexpr int V = GEMMULE_TILE_VECTORS, line = 64 / int(sizeof(T)), lines = V * lanes<T> / line;
+  constexpr int V = GEMMULE_TILE_VECTORS, line = int(in_a_line<T>), lines = V * lanes<T> / line;
   const T* a = g.a;
   T* c = g.c;
   for (Index t = 0; t < g.tiles; ++t, a += g.a_next, c += R * g.c_row) {

@@ -22,12 +22,36 @@ struct First {
   Vec<T> keep(Vec<T> v, Vec<T> other) const { return first_lanes<T>(n) ? v : other; }
 };
 
+// ... or all but the first n.
+template <class T>
+struct Rest {
+  Index n;
+  Vec<T> load(const T* p) const { return load_from(p, n); }
+};
+
 // body(i, Whole or First) for every vector of [0, count).
 template <class T, class Body>
 GM_INLINE void for_each_vector(Index count, Body body) {
   Index i = 0;
   for (; i + lanes<T> <= count; i += lanes<T>) body(i, Whole<T>{});
   if (i < count) body(i, First<T>{count - i});
+}
+
+// The same, where `first` elements (less than a vector) come before a line begins: they go apart, so that no
+// vector lies in two lines.
+template <class T, class Body>
+GM_INLINE void for_each_vector_from(Index first, Index count, Body body) {
+  if (first >= count) first = 0;
+  if (first > 0) body(Index{0}, First<T>{first});
+  Index i = first;
+  for (; i + lanes<T> <= count; i += lanes<T>) body(i, Whole<T>{});
+  if (i < count) body(i, First<T>{count - i});
+}
+
+// Elements from p to where the next vector begins that lies in one line.
+template <class T>
+GM_INLINE Index before_line(const T* p) {
+  return Index(-reinterpret_cast<std::uintptr_t>(p) / sizeof(T) % lanes<T>);
 }
 
 // dst[i] = f(src[i]...)

@@ -15,7 +15,7 @@ namespace gemmule::cpu::GEMMULE_ISA {
 // x 1024 x 2 takes 300 us so, 370 to 450 without; 1024 x 1024 x 2 55 and 52.
 template <class T, int K, bool fetches, bool plain>
 GM_INLINE void outer_rows(const TileArgs<T>& g, Index rows) {
-  constexpr int line = 64 / int(sizeof(T)), lines_ahead = 8;
+  constexpr int line = int(in_a_line<T>), lines_ahead = 8;
   const T* b[K];
 #pragma GCC unroll 4
   for (int p = 0; p < K; ++p) b[p] = g.b + p * g.b_step;
@@ -38,11 +38,7 @@ GM_INLINE void outer_rows(const TileArgs<T>& g, Index rows) {
       if constexpr (fetches) __builtin_prefetch(c + j + lines_ahead * line, 1);
       span.store(c + j, z);
     };
-    const auto beyond = Index(-reinterpret_cast<std::uintptr_t>(c) / sizeof(T) % lanes<T>);
-    const Index head = beyond < cols ? beyond : 0;
-    if (head > 0) make(0, First<T>{head});
-    for_each_vector<T>(cols - head,
-                       [&](Index j, auto span) __attribute__((always_inline)) { make(head + j, span); });
+    for_each_vector_from<T>(before_line(c), cols, make);
   }
 }
 template <class T, int K>

@@ -126,7 +126,7 @@ static void pack_a(Index height, Index depth, const T* a, Index row, Index step,
 // page.
 template <class T, int panels>
 GM_INLINE void pack_panels(Index depth, const T* b, Index row, T* dst) {
-  constexpr int width = GEMMULE_TILE_VECTORS * lanes<T>, line = 64 / int(sizeof(T)), rows_ahead = 8;
+  constexpr int width = GEMMULE_TILE_VECTORS * lanes<T>, line = int(in_a_line<T>), rows_ahead = 8;
   for (Index p = 0; p < depth; ++p, b += row, dst += width) {
 #pragma GCC unroll 16
     for (int j = 0; j < panels * width; j += line) __builtin_prefetch(b + rows_ahead * row + j);

@@ -108,6 +108,51 @@ GM_INLINE Vec<T> load_first(const T* p, Index n) {
   return v;
 #endif
 }
+// The last lanes of a vector at p, zeros in the first n (0 <= n < lanes); nothing before p + n is touched.
+template <class T>
+GM_INLINE Vec<T> load_from(const T* p, Index n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm512_maskz_loadu_ps(__mmask16(~0u << n), p));
+  else
+    return Vec<T>(_mm512_maskz_loadu_pd(__mmask8(~0u << n), p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm256_maskload_ps(p, __m256i(~first_lanes<T>(n))));
+  else
+    return Vec<T>(_mm256_maskload_pd(p, __m256i(~first_lanes<T>(n))));
+#else
+  Vec<T> v{};
+  for (int i = 0; i < lanes<T>; ++i)
+    if (i >= n) v[i] = p[i];
+  return v;
+#endif
+}
+// Lanes n, n + 1, ... of two vectors, one behind the other (0 <= n < lanes).
+template <class T>
+GM_INLINE Vec<T> lanes_from(Vec<T> low, Vec<T> high, Index n) {
+  Mask<T> lane;
+  for (int i = 0; i < lanes<T>; ++i) lane[i] = i;
+  lane += decltype(lane[0] + 0)(n);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm512_permutex2var_ps(__m512(low), __m512i(lane), __m512(high)));
+  else
+    return Vec<T>(_mm512_permutex2var_pd(__m512d(low), __m512i(lane), __m512d(high)));
+#elif defined(__AVX2__)
+  // Quarters of 128 bits do not meet but by index, and those are of 4 bytes.
+  Mask<T> words = lane;
+  if constexpr (sizeof(T) == 8) words = lane * 2 + ((lane * 2 + 1) << 32);
+  const Vec<T> a = Vec<T>(_mm256_permutevar8x32_ps(__m256(low), __m256i(words))),
+               b = Vec<T>(_mm256_permutevar8x32_ps(__m256(high), __m256i(words)));
+  return lane < lanes<T> ? a : b;
+#else
+  T both[2 * lanes<T>];
+  store(both, low);
+  store(both + lanes<T>, high);
+  return load(both + n);
+#endif
+}
 template <class T>
 GM_INLINE void store_first(T* p, Vec<T> v, Index n) {
 #if defined(__AVX512F__)
