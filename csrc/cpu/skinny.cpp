@@ -17,7 +17,8 @@ inline constexpr Index result_in_memory = 8 * 1024 * 1024;
 // 1000 x 12 1.08 (Emerald Rapids).
 inline constexpr Index fetched_depth = 8, result_beyond_l1 = 64 * 1024;
 // Four rows at a time: more rows of C that are a multiple of 4 KB apart would push one another's lines out of
-// L1 before they are full.
+// L1 before they are full. 10 x 2048 x 8 takes 0.84 of the time so, 10 x 2048 x 5 0.69, 10 x 784 x 8 0.91
+// (Zen 4).
 inline constexpr Index rows_written = 4;
 
 // Dots read two vectors for at most four FMAs and add lanes at the end. Up to twelve rows or columns that
@@ -36,9 +37,10 @@ inline constexpr Index outer_rows = 4, outer_vectors = 2;
 
 // Narrow products: one step of the depth is an FMA for a row or two, whatever the width; dots take `lanes` of
 // them, and some for adding the lanes. 1000 x 10 x 100 takes 38 us narrow and 55 by dots, at a depth of 200
-// 76 and 84; two columns break even at 24. Where half of a vector would idle dots are ahead as soon as they
-// fit: 100 x 8 x 100 takes 0.71 of the time by dots, 100 x 5 x 128 0.65, 100 x 10 x 128 0.83 (Zen 4, whose
-// FMA of 512 bits takes two cycles).
+// 76 and 84; two columns break even at 24 (AVX2). Where half of a vector would idle dots are ahead as soon as
+// they fit: 100 x 8 x 100 takes 0.71 of the time by dots, 100 x 5 x 128 0.65; and where a quarter of one of
+// 16 lanes would: 100 x 10 x 128 0.84, 100 x 10 x 100 0.93, 100 x 12 x 96 1.04 (Zen 4, whose FMA of 512 bits
+// takes two cycles).
 inline constexpr Index narrow_depth = 128;
 
 // Adding the lanes of dots costs as much as a few vectors of depth. With up to four rows there is little else
@@ -54,7 +56,7 @@ template <class T>
 Index narrow_depth_of(const Kernels<T>& kernels, Index cols) {
   const Index lanes = kernels.gemm.lanes;
   if (cols <= 4) return std::max<Index>(16, 3 * lanes);
-  return 2 * cols <= lanes ? fewest_vectors_of_dots * lanes - 1 : narrow_depth;
+  return 2 * cols <= lanes || lanes > few ? fewest_vectors_of_dots * lanes - 1 : narrow_depth;
 }
 
 template <class T>
@@ -141,7 +143,7 @@ void strips(const Kernels<T>& kernels, const Team& team, const Gemm<T>& call) {
   const Span cols = one_strip ? team.share(n, kernels.gemm.lanes) : Span{0, n};
   if (rows.size() <= 0 || cols.size() <= 0) return;
   const Index depths = std::max<Index>(1, pieces(k, kernels.gemm.depth_block));
-  const Index groups = pieces(rows.size(), k <= little_depth && !one_strip ? rows_written : s.strip_rows);
+  const Index groups = pieces(rows.size(), k <= little_depth ? rows_written : s.strip_rows);
   TileArgs<T> tile = {};
   tile.a_row = call.a.row_stride;
   tile.a_step = call.a.col_stride;

@@ -15,7 +15,7 @@ struct Math {
   using B = Bits<T>;
   using Constants = Table<T>;
 
-  GM_INLINE V splat(T x) { return V{} + x; }
+  GM_INLINE V splat(T x) { return x - V{}; }
   template <class Mask>
   GM_INLINE V select(Mask mask, V a, V b) {
     return mask ? a : b;

@@ -63,7 +63,7 @@ GM_INLINE void store(T* p, Vec<T> v) {
 }
 template <class T>
 GM_INLINE Vec<T> splat(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};  // 0 + x would make 0 of -0, and so be an addition
 }
 
 // v, loaded once: where registers seem short GCC reads memory again for every use.
