@@ -1,6 +1,6 @@
 // Lines of memory that are fetched while something else is computed.
 #pragma once
-#include "core/lines.h"
+#include "cpu/gemm_parts.h"
 
 namespace gemmule::cpu {
 
@@ -30,5 +30,37 @@ struct Ahead {
   const T* at_ = nullptr;
   Index row_ = 0, left_ = 0;
 };
+
+// Some rows of A in some of the depth, as they lie; or, where it lies by columns, the last lines of those:
+// the first ones came with the strip before.
+template <class T>
+Ahead<T> ahead_in(const Gemm<T>& call, Span rows, Span depth) {
+  constexpr Index line = in_a_line<T>;
+  const MatrixView<const T>& a = call.a;
+  Ahead<T> ahead;
+  ahead.rows = depth.size();
+  ahead.lines = pieces(rows.size(), line);
+  const Index last = rows.end - 1 - (ahead.lines - 1) * line;
+  if (call.a_form == Form::listed_columns) {
+    ahead.list = call.a_list + depth.begin;
+    ahead.first = last;
+    return ahead;
+  }
+  if (call.a_form == Form::strided && a.col_stride != 1) {
+    ahead.first_row = a.data + last * a.row_stride + depth.begin * a.col_stride;
+    ahead.step = a.col_stride;
+    return ahead;
+  }
+  ahead.rows = rows.size();
+  ahead.lines = pieces(depth.size(), line);
+  if (call.a_form == Form::listed_rows) {
+    ahead.list = call.a_list + rows.begin;
+    ahead.first = depth.begin;
+  } else {
+    ahead.first_row = a.data + rows.begin * a.row_stride + depth.begin;
+    ahead.step = a.row_stride;
+  }
+  return ahead;
+}
 
 }  // namespace gemmule::cpu

@@ -21,7 +21,7 @@ template <class T>
 class BlockGemm {
  public:
   BlockGemm(const Kernels<T>& kernels, const Gemm<T>& call, const Block& block, T* workspace)
-      : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block) {
+      : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block), tiles_(block.rows, k_.rows) {
     depth_ = call.a.cols;
     // Panels that the caller keeps are cut from the first column of the matrix on, packed ones from the
     // block's.
@@ -40,10 +40,8 @@ class BlockGemm {
                  (call.a_form == Form::listed_rows || (call.a.row_stride != 1 && depth_ < two_panels_below));
     // Sums that are made in several depths wait in C for the next.
     keeps_ = !call.listener || call.listener->keep || depth_ > k_.depth_block;
-    tiles_ = pieces(block.rows.size(), k_.rows);
-    if (tiles_ > 0) height_ = block.rows.size() / tiles_, higher_ = block.rows.size() % tiles_;
     const bool told_panels = call.listener && call.c_form == Form::panels;
-    most_run_ = by_panels_    ? (told_panels ? tiles_heard_of(k_, panel_) : tiles_)
+    most_run_ = by_panels_    ? (told_panels ? tiles_heard_of(k_, panel_) : tiles_.count)
                 : told_panels ? tiles_heard
                               : 1;
     at_once_ = by_columns() ? tiles_heard : 1;
@@ -95,9 +93,10 @@ class BlockGemm {
           pack_b({cols.begin + i * piece, std::min(cols.begin + (i + 1) * piece, cols.end)}, cols, depth);
         });
         team.barrier();
-        const Index run = round_up(pieces(tiles_, Hands::most_items), at_once_);
-        team.deal(pieces(tiles_, run), [&](Index i) {
-          multiply_strips(i * run, std::min((i + 1) * run, tiles_), cols, depth, pc == 0, pc + 1 == depths);
+        const Index run = round_up(pieces(tiles_.count, Hands::most_items), at_once_);
+        team.deal(pieces(tiles_.count, run), [&](Index i) {
+          multiply_strips(i * run, std::min((i + 1) * run, tiles_.count), cols, depth, pc == 0,
+                          pc + 1 == depths);
         });
       }
     team.barrier();  // the leading member's workspace is its own again
@@ -106,12 +105,12 @@ class BlockGemm {
   // The whole product by its panels, each in some parts of rows: enough that members that are dealt them end
   // together.
   void run_by_panels(const Team& team) {
-    if (tiles_ <= 0 || block_.cols.size() <= 0) return;
+    if (tiles_.count <= 0 || block_.cols.size() <= 0) return;
     const Index width = makes_two_ ? 2 * panel_ : panel_, panels = pieces(block_.cols.size(), width);
     // Who packs on the way packs a panel again for each part of it that another made.
     const Index each = first_packs_ ? 4 : 16;
     const Index dealt = team.size() > 1 ? pieces(each * team.size(), panels) : 1;
-    const Index parts = std::min({std::max(dealt, pieces(tiles_, most_run_)), tiles_, Index{64},
+    const Index parts = std::min({std::max(dealt, pieces(tiles_.count, most_run_)), tiles_.count, Index{64},
                                   std::max<Index>(1, Hands::most_items / panels)});
     // On the way: a depth at a time, so that its strips of A stay in cache and the panels side by side, that
     // share pages of B, follow each other.
@@ -123,7 +122,7 @@ class BlockGemm {
       packed_panel_ = -1;
       team.deal(panels * parts, [&](Index item) {
         const Index part = item % parts, start = item / parts * width;
-        const Index begin = cut(tiles_, parts, part), end = cut(tiles_, parts, part + 1);
+        const Index begin = cut(tiles_.count, parts, part), end = cut(tiles_.count, parts, part + 1);
         if (!a_in_place_ && !(packed >> part & 1)) {
           pack_strips(begin, end, depth_of(pc));
           packed |= std::uint64_t{1} << part;
@@ -143,7 +142,7 @@ class BlockGemm {
   Index strips_in_l1() const {
     const Index row = std::min(depth_, k_.depth_block) + std::min(block_.cols.size(), k_.column_block);
     const Index strips = 48 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
-    return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_ : tiles_heard);
+    return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_.count : tiles_heard);
   }
 
   void pack_columns(Span cols, Span depth) {
@@ -190,8 +189,8 @@ class BlockGemm {
 
   void multiply(Span cols, Span depth, bool first, bool last) {
     pack_columns(cols, depth);
-    if (most_run_ == 1) return multiply_strips(0, tiles_, cols, depth, first, last);
-    for (Index t = 0; t < tiles_; t += run_from(t)) multiply_strip(t, cols, depth, first, last);
+    if (most_run_ == 1) return multiply_strips(0, tiles_.count, cols, depth, first, last);
+    for (Index t = 0; t < tiles_.count; t += run_from(t)) multiply_strip(t, cols, depth, first, last);
   }
 
   // Strips [begin, end), packed where they are used; those of an A by columns some at a time, so that a line
@@ -260,53 +259,27 @@ class BlockGemm {
     first_packed_ = 0, packed_width_ = panel_;
   }
 
-  // Of the strips from tile t on, in so many calls.
+  // What the strips from tile t on are made of, in so many calls.
   Ahead<T> lines_ahead(Index t, Span depth, Index calls) const {
-    constexpr Index line = in_a_line<T>;
     Ahead<T> ahead;
-    if (t >= tiles_) return ahead;
-    const MatrixView<const T>& a = call_.a;
+    if (t >= tiles_.count) return ahead;
     const Index last = t + run_from(t);
-    const Span rows{row(t), row(last)};
     if (!a_in_place_ && !first_columns_ && keeps_strips_) {
       ahead.first_row = strip_of(t);
       ahead.step = strip_size(k_, depth_);
       ahead.rows = last - t;
-      ahead.lines = pieces(height(t) * depth.size(), line);
+      ahead.lines = pieces(tiles_.height(t) * depth.size(), in_a_line<T>);
     } else if (call_.a_form == Form::panels || (a_in_place_ && call_.a_form == Form::strided)) {
       return ahead;
-    } else if (call_.a_form == Form::listed_rows) {
-      ahead.list = call_.a_list + rows.begin;
-      ahead.first = depth.begin;
-      ahead.rows = rows.size();
-      ahead.lines = pieces(depth.size(), line);
-    } else if (call_.a_form == Form::strided && a.col_stride == 1) {
-      ahead.first_row = a.data + rows.begin * a.row_stride + depth.begin;
-      ahead.step = a.row_stride;
-      ahead.rows = rows.size();
-      ahead.lines = pieces(depth.size(), line);
     } else {
-      // The last elements of each column; the first ones came with the strip before.
-      ahead.lines = pieces(rows.size(), line);
-      ahead.rows = depth.size();
-      const Index from = rows.end - 1 - (ahead.lines - 1) * line;
-      if (call_.a_form == Form::listed_columns) {
-        ahead.list = call_.a_list + depth.begin;
-        ahead.first = from;
-      } else {
-        ahead.first_row = a.data + from * a.row_stride + depth.begin * a.col_stride;
-        ahead.step = a.col_stride;
-      }
+      ahead = ahead_in(call_, {tiles_.row(t), tiles_.row(last)}, depth);
     }
     ahead.share = pieces(ahead.lines * ahead.rows, calls);
     return ahead;
   }
 
-  // Row tiles: the block's rows in heights that differ by one at most.
-  Index row(Index t) const { return block_.rows.begin + t * height_ + std::min(t, higher_); }
-  Index height(Index t) const { return height_ + (t < higher_); }
   // How many tiles from t on are made in one go.
-  Index run_from(Index t) const { return std::min(most_run_, (t < higher_ ? higher_ : tiles_) - t); }
+  Index run_from(Index t) const { return std::min(most_run_, tiles_.alike(t)); }
 
   // body(t, count) for the runs of tiles [begin, end).
   template <class Body>
@@ -319,7 +292,7 @@ class BlockGemm {
 
   Strips strips_from(Index t, Index count, Span depth, bool first, bool last) const {
     Strips strips;
-    strips.rows = {row(t), row(t + count)};
+    strips.rows = {tiles_.row(t), tiles_.row(t + count)};
     if (most_run_ > 1 && !by_panels_ && packs_strips()) pack_strips(t, t + count, depth);
     TileArgs<T>& tile = strips.tile;
     tile.tiles = count;
@@ -341,33 +314,33 @@ class BlockGemm {
   bool packs_strips() const { return !a_in_place_ && (first_columns_ || !keeps_strips_); }
 
   void pack_strips(Index begin, Index end, Span depth) const {
-    if (begin < higher_ && higher_ < end) {
-      pack_even_strips(begin, higher_ - begin, depth);
-      begin = higher_;
+    for (Index count; begin < end; begin += count) {
+      count = std::min(tiles_.alike(begin), end - begin);
+      pack_even_strips(begin, count, depth);
     }
-    pack_even_strips(begin, end - begin, depth);
   }
 
   // Of one height.
   void pack_even_strips(Index t, Index count, Span depth) const {
     const MatrixView<const T>& a = call_.a;
-    const Index begin = row(t), apart = strip_size(k_, depth_);
+    const Index begin = tiles_.row(t), apart = strip_size(k_, depth_);
     if (by_columns()) {
       const bool listed = call_.a_form == Form::listed_columns;
       const T* const* list = listed ? call_.a_list + depth.begin : nullptr;
       const T* data = listed ? nullptr : a.data + begin + depth.begin * a.col_stride;
       return k_.pack_strips(
-          {height(t), count, apart, depth.size(), list, begin, data, a.col_stride, strip_of(t)});
+          {tiles_.height(t), count, apart, depth.size(), list, begin, data, a.col_stride, strip_of(t)});
     }
     for (Index i = 0; i < count; ++i)
-      k_.pack_a(height(t), depth.size(), a.data + row(t + i) * a.row_stride + depth.begin * a.col_stride,
-                a.row_stride, a.col_stride, strip_of(t) + i * apart);
+      k_.pack_a(tiles_.height(t), depth.size(),
+                a.data + tiles_.row(t + i) * a.row_stride + depth.begin * a.col_stride, a.row_stride,
+                a.col_stride, strip_of(t) + i * apart);
   }
 
   // A tile's rows of A, where the kernel can read them: in place, or packed into their strip.
   const TileKernel<T>* place_rows(TileArgs<T>& tile, Index t, Span depth) const {
     const MatrixView<const T>& a = call_.a;
-    const Index begin = row(t), height = this->height(t);
+    const Index begin = tiles_.row(t), height = tiles_.height(t);
     tile.a_run = tile.a_chunk = depth.size();
     tile.a_jump = 0;
     if (call_.a_form == Form::panels) {
@@ -477,12 +450,12 @@ class BlockGemm {
   const GemmKernels<T>& k_;
   const Gemm<T>& call_;
   const Block block_;
+  const RowTiles tiles_;
   Index panel_, panel_vectors_, depth_;
   bool kept_panels_, a_in_place_, b_in_place_, first_packs_, makes_two_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column
-  Index tiles_, most_run_, at_once_;           // at_once_: packed
-  Index height_ = 0, higher_ = 0;              // of the tiles, and how many are a row higher
+  Index most_run_, at_once_;                   // at_once_: packed
   bool by_panels_, keeps_strips_, prefetches_, first_columns_ = true;
   T* workspace_;
   T* strips_;

@@ -7,6 +7,21 @@
 
 namespace gemmule::cpu {
 
+// ---- rows of C ----
+
+// Rows as tiles of at most so many: of heights that differ by one, the higher ones first.
+struct RowTiles {
+  RowTiles(Span rows, Index most) : begin(rows.begin), count(pieces(rows.size(), most)) {
+    if (count > 0) lowest = rows.size() / count, higher = rows.size() % count;
+  }
+  Index row(Index t) const { return begin + t * lowest + std::min(t, higher); }
+  Index height(Index t) const { return lowest + (t < higher); }
+  // How many from t on are of its height.
+  Index alike(Index t) const { return (t < higher ? higher : count) - t; }
+
+  Index begin, count, lowest = 0, higher = 0;
+};
+
 // ---- elements of the workspace, each piece from a line on ----
 
 // A row tile's strip of A, in one block of the depth.

@@ -206,7 +206,7 @@ GM_INLINE void add_rows(Index head, Index cols, const T* a, Index a_step, const 
 #pragma GCC unroll 4
     for (int q = 0; q < S; ++q) {
       sum += x[q] * span.load(b + q * b_step + j);
-      if constexpr (fetches) __builtin_prefetch(b + (q + S) * b_step + j, 0, 2);
+      if constexpr (fetches) __builtin_prefetch(b + (q + 2 * S) * b_step + j, 0, 2);
     }
     span.store(sums + j, sum);
   });
