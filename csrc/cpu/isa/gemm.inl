@@ -1,5 +1,6 @@
 // The GEMM micro-kernels of one ISA. Contracts: cpu/gemm_kernels.h; pictures: docs/kernels.md.
 #pragma once
+#include "cpu/isa/loops.h"
 #include "cpu/isa/pack.inl"
 #include "cpu/kernels.h"
 
@@ -60,6 +61,17 @@ GM_INLINE void finish(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V])
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
   finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, acc);
+}
+
+// Columns of C from sums of products: act(alpha sum + beta C + bias).
+template <class T, class Args, class Bias>
+GM_INLINE void finish_columns(const Args& g, Index count, const T* sums, T* c, const Bias& bias) {
+  for_each_vector<T>(count, [&](Index j, auto span) __attribute__((always_inline)) {
+    Vec<T> z = g.alpha * span.load(sums + j);
+    if (g.beta != T(0)) z += g.beta * span.load(c + j);
+    if (g.bias) z += bias(j, span);
+    span.store(c + j, activate_in_register<T>(z, g.act, g.slope));
+  });
 }
 
 // How a tile's A lies: column by column (a_row 1), as in a packed strip; row by row (a_step 1), in one piece

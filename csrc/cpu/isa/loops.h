@@ -54,6 +54,16 @@ GM_INLINE Index before_line(const T* p) {
   return Index(-reinterpret_cast<std::uintptr_t>(p) / sizeof(T) % lanes<T>);
 }
 
+// NumPy's arrays begin 16 bytes into a line of the cache, and then a load of 64 bytes takes two of its lines
+// and twice the time: where operands are read as they lie and loads are much of the work, vectors are taken
+// from where lines begin. How many elements of a row come before its first one then does; 0 where the rows
+// begin each elsewhere. SSE's vectors lie in one line at any rate.
+template <class T>
+GM_INLINE Index into_line(const T* rows, Index stride) {
+  if (GEMMULE_VECTOR_BYTES == 16 || stride % lanes<T> != 0) return 0;
+  return Index(reinterpret_cast<std::uintptr_t>(rows) / sizeof(T) % lanes<T>);
+}
+
 // dst[i] = f(src[i]...)
 template <class T, class F, class... Source>
 GM_INLINE void map(Index count, T* dst, F f, const Source*... src) {

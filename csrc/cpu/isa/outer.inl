@@ -1,10 +1,7 @@
 // Outer products and sums of a few: so little depth that writing C is what takes the time. Contracts:
 // cpu/gemm_kernels.h.
 #pragma once
-#include <cstdint>
-
 #include "cpu/isa/gemm.inl"
-#include "cpu/isa/loops.h"
 
 namespace gemmule::cpu::GEMMULE_ISA {
 
