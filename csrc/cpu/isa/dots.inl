@@ -19,12 +19,15 @@ GM_INLINE void point(const T* (&rows)[N], const T* data, Index stride, Index fir
 }
 
 // From so many vectors of depth on: 32 x 512 x 8 takes 0.90 of the time, 8 x 784 x 8 0.80, 1 x 784 x 256
-// 0.85, a column of 784 elements 0.86, but 4 x 128 x 4, in L1, 1.1 (Zen 4).
-inline constexpr Index fewest_in_lines = 16;
+// 0.85, a column of 784 elements 0.86. Square tiles load the least for their FMAs: 8 x 256 x 128 takes 1.03,
+// 4 x 256 x 256 1.07, 8 x 384 x 128 1.0 (Zen 4).
+template <int R, int S>
+inline constexpr Index fewest_in_lines = R == S ? 24 : 16;
 
 // sums[i * S + j]: the products of row i of a and row j of b, by lanes. Where a tile of rows is small, U
 // steps at once have accumulators of their own. `in_lines`: by vectors of which the first ends after lanes<T>
-// - `past` elements; the lanes turn back afterwards, so that the sums are the same to the bit.
+// - `past` elements; the lanes turn back afterwards, so that the sums are the same to the bit. (That takes no
+// time that can be measured; without it lanes would be added in another order.)
 template <class T, int R, int S, int U, bool in_lines>
 GM_INLINE void accumulate_dots(Index depth, Index past, const T* const (&a)[R], const T* const (&b)[S],
                                Vec<T>* sums) {
@@ -166,7 +169,7 @@ static void dots_of(const DotArgs<T>& g, Index past) {
 template <class T, int R, int S>
 static void dots(const DotArgs<T>& g) {
   const Index past = R > S ? into_line(g.a, g.a_row) : into_line(g.b, g.b_row);
-  if (past > 0 && g.depth >= fewest_in_lines * lanes<T>)
+  if (past > 0 && g.depth >= fewest_in_lines<R, S> * lanes<T>)
     dots_of<T, R, S, true>(g, past);
   else
     dots_of<T, R, S, false>(g, 0);
