@@ -140,7 +140,7 @@ GM_INLINE Vec<T> lanes_from(Vec<T> low, Vec<T> high, Index n) {
   else
     return Vec<T>(_mm512_permutex2var_pd(__m512d(low), __m512i(lane), __m512d(high)));
 #elif defined(__AVX2__)
-  // Quarters of 128 bits do not meet but by index, and those are of 4 bytes.
+  // Halves of 128 bits do not meet but by index, and those are of 4 bytes.
   Mask<T> words = lane;
   if constexpr (sizeof(T) == 8) words = lane * 2 + ((lane * 2 + 1) << 32);
   const Vec<T> a = Vec<T>(_mm256_permutevar8x32_ps(__m256(low), __m256i(words))),
