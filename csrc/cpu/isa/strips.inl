@@ -106,8 +106,8 @@ GM_INLINE void strip_blocks(TileArgs<T>& g, Index left, Index p, Index steps, T*
   }
 }
 
-// Strips of so few rows load more than they multiply: 2 x 512 x 512 takes 0.86 of the time by vectors in
-// lines, 2 x 256 x 784 0.88, 3 x 512 x 512 0.91; four rows 1.0 to 1.07 (Zen 4).
+// Strips of so few rows load more than they multiply: 2 x 512 x 512 takes 0.92 of the time by vectors in
+// lines, 2 x 256 x 784 0.86, 3 x 512 x 512 0.94; four rows 1.0 to 1.07 (Zen 4).
 inline constexpr int few_in_lines = 3;
 
 template <class T>
