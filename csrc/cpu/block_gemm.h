@@ -21,8 +21,14 @@ template <class T>
 class BlockGemm {
  public:
   BlockGemm(const Kernels<T>& kernels, const Gemm<T>& call, const Block& block, T* workspace)
-      : kernels_(kernels), k_(kernels.gemm), call_(call), block_(block), tiles_(block.rows, k_.rows) {
-    depth_ = call.a.cols;
+      : kernels_(kernels),
+        k_(kernels.gemm),
+        call_(call),
+        block_(block),
+        tiles_(block.rows, pieces(block.rows.size(), k_.rows)),
+        shape_(block_shape(k_, call)),
+        depth_(call.a.cols),
+        chains_({0, depth_}, std::max<Index>(1, pieces(depth_, k_.depth_block))) {
     // Panels that the caller keeps are cut from the first column of the matrix on, packed ones from the
     // block's.
     kept_panels_ = call.b_form == Form::panels || call.c_form == Form::panels;
@@ -46,27 +52,27 @@ class BlockGemm {
                               : 1;
     at_once_ = by_columns() ? tiles_heard : 1;
     keeps_strips_ = keeps_strips(k_, call);
+    strip_ = strip_size(k_, shape_.depth);
     prefetches_ =
         block.rows.size() * block.cols.size() * static_cast<Index>(sizeof(T)) >= result_beyond_cache;
     workspace_ = strips_ = workspace;
     packed_ = strips_ + strips_at_once(k_, call);
-    passing_ = packed_ + 2 * packed_size(k_, call.b.cols, depth_);
-    passing_row_ = call.c_form == Form::panels ? panel_ : block_columns(k_, call.b.cols);
+    passing_ = packed_ + 2 * packed_size(k_, shape_, call.b.cols);
+    passing_row_ = call.c_form == Form::panels ? panel_ : passing_columns(k_, call.b.cols);
   }
 
   void run() {
     if (block_.rows.size() <= 0 || block_.cols.size() <= 0) return;
-    const Index depths = depth_blocks();
     if (most_run_ == 1 && !call_.listener) most_run_ = strips_in_l1();
-    const Index column_blocks = pieces(block_.cols.size(), k_.column_block / panel_ * panel_);
+    const Index column_blocks = pieces(block_.cols.size(), shape_.columns / panel_ * panel_);
     const Index grain = kept_panels_ ? panel_ : k_.lanes, grains = pieces(block_.cols.size(), grain);
-    for (Index pc = 0; pc < depths; ++pc)
+    for (Index pc = 0; pc < depth_blocks(); ++pc)
       for (Index jc = 0; jc < column_blocks; ++jc) {
         const Index j0 = block_.cols.begin + cut(grains, column_blocks, jc) * grain;
         const Index j1 =
             std::min(block_.cols.begin + cut(grains, column_blocks, jc + 1) * grain, block_.cols.end);
         first_columns_ = jc == 0;
-        multiply({j0, j1}, depth_of(pc), pc == 0, pc + 1 == depths);
+        multiply({j0, j1}, chains_of(pc));
       }
   }
 
@@ -76,17 +82,16 @@ class BlockGemm {
     T* common = static_cast<T*>(team.common(workspace_));
     if (keeps_strips_) strips_ = common;
     T* const blocks = common + strips_at_once(k_, call_);
-    const Index depths = depth_blocks(),
-                column_blocks = pieces(call_.b.cols, k_.column_block / panel_ * panel_);
+    const Index column_blocks = pieces(call_.b.cols, shape_.columns / panel_ * panel_);
     const Index grains = pieces(call_.b.cols, panel_);
     Index turn = 0;
-    for (Index pc = 0; pc < depths; ++pc)
+    for (Index pc = 0; pc < depth_blocks(); ++pc)
       for (Index jc = 0; jc < column_blocks; ++jc) {
-        const Span depth = depth_of(pc);
+        const Span chains = chains_of(pc), depth = depth_of(chains);
         const Span cols{cut(grains, column_blocks, jc) * panel_,
                         std::min(cut(grains, column_blocks, jc + 1) * panel_, call_.b.cols)};
         first_columns_ = jc == 0;
-        packed_ = blocks + (turn++ % 2) * packed_size(k_, call_.b.cols, depth_);
+        packed_ = blocks + (turn++ % 2) * packed_size(k_, shape_, call_.b.cols);
         packed_width_ = panel_width(k_, cols.size());
         const Index piece = 4 * panel_;  // as many panels as are packed at a time
         team.deal(pieces(cols.size(), piece), [&](Index i) {
@@ -95,8 +100,7 @@ class BlockGemm {
         team.barrier();
         const Index run = round_up(pieces(tiles_.count, Hands::most_items), at_once_);
         team.deal(pieces(tiles_.count, run), [&](Index i) {
-          multiply_strips(i * run, std::min((i + 1) * run, tiles_.count), cols, depth, pc == 0,
-                          pc + 1 == depths);
+          multiply_strips(i * run, std::min((i + 1) * run, tiles_.count), cols, chains);
         });
       }
     team.barrier();  // the leading member's workspace is its own again
@@ -114,17 +118,17 @@ class BlockGemm {
                                   std::max<Index>(1, Hands::most_items / panels)});
     // On the way: a depth at a time, so that its strips of A stay in cache and the panels side by side, that
     // share pages of B, follow each other.
-    const Index depths = depth_blocks(), at_once = first_packs_ ? 1 : depths;
-    for (Index pc = 0; pc < depths; pc += at_once) {
-      if (pc > 0 && team.meets()) team.barrier();  // who goes on with a panel may be another
-      const Span turns{pc, pc + at_once};
+    const Index at_once = first_packs_ ? 1 : chains_.count;
+    for (Index turn = 0; turn < chains_.count; turn += at_once) {
+      if (turn > 0 && team.meets()) team.barrier();  // who goes on with a panel may be another
+      const Span turns{turn, turn + at_once};
       std::uint64_t packed = 0;  // the parts of A that this member has packed
       packed_panel_ = -1;
       team.deal(panels * parts, [&](Index item) {
         const Index part = item % parts, start = item / parts * width;
         const Index begin = cut(tiles_.count, parts, part), end = cut(tiles_.count, parts, part + 1);
         if (!a_in_place_ && !(packed >> part & 1)) {
-          pack_strips(begin, end, depth_of(pc));
+          pack_strips(begin, end, depth_of({turn, turn + 1}));
           packed |= std::uint64_t{1} << part;
         }
         const Span cols{start, std::min(start + width, block_.cols.end)};
@@ -142,7 +146,7 @@ class BlockGemm {
   Index strips_in_l1() const {
     const Index row = std::min(depth_, k_.depth_block) + std::min(block_.cols.size(), k_.column_block);
     const Index strips = 48 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
-    return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_.count : tiles_heard);
+    return std::clamp<Index>(strips, 1, a_in_place_ && chains_.count == 1 ? tiles_.count : tiles_heard);
   }
 
   void pack_columns(Span cols, Span depth) {
@@ -180,37 +184,40 @@ class BlockGemm {
     return {start, begin, two ? end : std::min(start + panel_, cols.end)};
   }
 
-  // Tiles of equal height one below the other, and those of their arguments that stay from panel to panel.
+  // Tiles of equal height one below the other, in the chains of a block, and those of their arguments that
+  // stay from panel to panel.
   struct Strips {
     TileArgs<T> tile;
     const TileKernel<T>* kernel;
     Span rows;
+    Span chains, depth;
   };
 
-  void multiply(Span cols, Span depth, bool first, bool last) {
-    pack_columns(cols, depth);
-    if (most_run_ == 1) return multiply_strips(0, tiles_.count, cols, depth, first, last);
-    for (Index t = 0; t < tiles_.count; t += run_from(t)) multiply_strip(t, cols, depth, first, last);
+  void multiply(Span cols, Span chains) {
+    pack_columns(cols, depth_of(chains));
+    if (most_run_ == 1) return multiply_strips(0, tiles_.count, cols, chains);
+    for (Index t = 0; t < tiles_.count; t += run_from(t)) multiply_strip(t, cols, chains);
   }
 
   // Strips [begin, end), packed where they are used; those of an A by columns some at a time, so that a line
   // of it is read once.
-  void multiply_strips(Index begin, Index end, Span cols, Span depth, bool first, bool last) {
+  void multiply_strips(Index begin, Index end, Span cols, Span chains) {
     for (Index t = begin; t < end; ++t) {
-      if (packs_strips() && (t - begin) % at_once_ == 0) pack_strips(t, std::min(t + at_once_, end), depth);
-      multiply_strip(t, cols, depth, first, last);
+      if (packs_strips() && (t - begin) % at_once_ == 0)
+        pack_strips(t, std::min(t + at_once_, end), depth_of(chains));
+      multiply_strip(t, cols, chains);
     }
   }
 
   // A run of strips from t on, with all panels of the block.
-  void multiply_strip(Index t, Span cols, Span depth, bool first, bool last) {
-    Strips strips = strips_from(t, run_from(t), depth, first, last);
-    Ahead<T> ahead = lines_ahead(t + run_from(t), depth, pieces(cols.size(), panel_));
+  void multiply_strip(Index t, Span cols, Span chains) {
+    Strips strips = strips_from(t, run_from(t), chains);
+    Ahead<T> ahead = lines_ahead(t + run_from(t), strips.depth, pieces(cols.size(), panel_));
     for (Panel panel = first_panel(cols); panel.begin < cols.end; panel = after(panel, cols)) {
       ahead.fetch();
-      multiply(strips, panel, cols, depth, last);
+      multiply(strips, panel, cols);
     }
-    if (!last) return;
+    if (chains.end < chains_.count) return;
     finish_rows(kernels_, call_, strips.rows, cols);
     if (call_.listener) tell(strips.rows, cols);
   }
@@ -218,20 +225,20 @@ class BlockGemm {
   // Tiles [begin, end) of a panel, in some of the depths.
   void multiply_part(const Panel& panel, Index begin, Index end, Span turns) {
     const Span cols{panel.begin, panel.end};
-    for (Index pc = turns.begin; pc < turns.end; ++pc) {
-      const Span depth = depth_of(pc);
-      const bool last = pc + 1 == depth_blocks();
+    for (Index chain = turns.begin; chain < turns.end; ++chain) {
+      const Span depth = depth_of({chain, chain + 1});
+      const bool last = chain + 1 == chains_.count;
       // The part before may have been of the same panel, and a B that is packed has one depth at a time.
       bool packed = packed_panel_ == panel.begin;
       const bool on_the_way = first_packs_ && cols.size() == k_.vectors * k_.lanes;
       if (!packed && !on_the_way) pack_columns(cols, depth);
       packed_panel_ = panel.begin;
       for_each_run(begin, end, [&](Index t, Index count) {
-        Strips strips = strips_from(t, count, depth, pc == 0, last);
+        Strips strips = strips_from(t, count, {chain, chain + 1});
         if (on_the_way && !packed)
-          multiply_packing(strips, panel, cols, depth, last);
+          multiply_packing(strips, panel, cols);
         else
-          multiply(strips, panel, cols, depth, last);
+          multiply(strips, panel, cols);
         packed = true;
         if (last) finish_rows(kernels_, call_, strips.rows, cols);
         if (call_.listener) tell(strips.rows, cols);
@@ -239,22 +246,22 @@ class BlockGemm {
     }
   }
 
-  void multiply(Strips& strips, const Panel& panel, Span cols, Span depth, bool last) const {
+  void multiply(Strips& strips, const Panel& panel, Span cols) {
     const Index width = panel.end - panel.begin;
     const Index vectors = width == panel_ ? panel_vectors_ : pieces(width, k_.lanes);
-    place_columns(strips.tile, cols, depth, panel);
-    place_result(strips, panel, cols, last);
+    place_columns(strips, panel, cols);
+    place_result(strips, panel, cols);
     strips.kernel[vectors - 1](strips.tile);
   }
   // The same, with B in place, and packed for those that follow.
-  void multiply_packing(Strips& strips, const Panel& panel, Span cols, Span depth, bool last) {
+  void multiply_packing(Strips& strips, const Panel& panel, Span cols) {
     const MatrixView<const T>& b = call_.b;
     TileArgs<T>& tile = strips.tile;
-    tile.b = b.data + depth.begin * b.row_stride + panel.begin;
+    tile.b = b.data + strips.depth.begin * b.row_stride + panel.begin;
     tile.b_step = b.row_stride;
     tile.b_kept = packed_;
     tile.b_soon = panel.end + panel_ <= b.cols ? tile.b + panel_ : nullptr;
-    place_result(strips, panel, cols, last);
+    place_result(strips, panel, cols);
     k_.kernel_keeping[strips.rows.size() / tile.tiles - 1](tile);
     first_packed_ = 0, packed_width_ = panel_;
   }
@@ -266,13 +273,13 @@ class BlockGemm {
     const Index last = t + run_from(t);
     if (!a_in_place_ && !first_columns_ && keeps_strips_) {
       ahead.first_row = strip_of(t);
-      ahead.step = strip_size(k_, depth_);
+      ahead.step = strip_;
       ahead.rows = last - t;
-      ahead.lines = pieces(tiles_.height(t) * depth.size(), in_a_line<T>);
+      ahead.lines = pieces(tiles_.size(t) * depth.size(), in_a_line<T>);
     } else if (call_.a_form == Form::panels || (a_in_place_ && call_.a_form == Form::strided)) {
       return ahead;
     } else {
-      ahead = ahead_in(call_, {tiles_.row(t), tiles_.row(last)}, depth);
+      ahead = ahead_in(call_, {tiles_.begin(t), tiles_.begin(last)}, depth);
     }
     ahead.share = pieces(ahead.lines * ahead.rows, calls);
     return ahead;
@@ -290,25 +297,29 @@ class BlockGemm {
     }
   }
 
-  Strips strips_from(Index t, Index count, Span depth, bool first, bool last) const {
+  Strips strips_from(Index t, Index count, Span chains) const {
     Strips strips;
-    strips.rows = {tiles_.row(t), tiles_.row(t + count)};
-    if (most_run_ > 1 && !by_panels_ && packs_strips()) pack_strips(t, t + count, depth);
+    strips.rows = {tiles_.begin(t), tiles_.begin(t + count)};
+    strips.chains = chains;
+    strips.depth = depth_of(chains);
+    if (most_run_ > 1 && !by_panels_ && packs_strips()) pack_strips(t, t + count, strips.depth);
     TileArgs<T>& tile = strips.tile;
     tile.tiles = count;
-    tile.depth = depth.size();
+    tile.depth = strips.depth.size();
+    tile.chains = chains.size();
     tile.alpha = call_.alpha;
-    tile.beta = first ? call_.beta : T(1);
-    tile.act = last ? act_in_registers(call_) : Act::identity;
+    tile.beta = chains.begin == 0 ? call_.beta : T(1);
+    tile.act = is_last(chains) ? act_in_registers(call_) : Act::identity;
     tile.slope = call_.slope;
     tile.c_row = keeps_ && call_.c_form == Form::strided ? call_.c_row : passing_row_;
-    strips.kernel = place_rows(tile, t, depth);
+    strips.kernel = place_rows(tile, t, strips.depth);
     return strips;
   }
+  bool is_last(Span chains) const { return chains.end == chains_.count; }
 
   // Strips that are not kept follow each other from where they were packed.
   T* strip_of(Index t) const {
-    return strips_ + (keeps_strips_ ? t : most_run_ > 1 ? 0 : t % at_once_) * strip_size(k_, depth_);
+    return strips_ + (keeps_strips_ ? t : most_run_ > 1 ? 0 : t % at_once_) * strip_;
   }
   bool by_columns() const { return call_.a_form == Form::listed_columns || call_.a.row_stride == 1; }
   bool packs_strips() const { return !a_in_place_ && (first_columns_ || !keeps_strips_); }
@@ -323,24 +334,24 @@ class BlockGemm {
   // Of one height.
   void pack_even_strips(Index t, Index count, Span depth) const {
     const MatrixView<const T>& a = call_.a;
-    const Index begin = tiles_.row(t), apart = strip_size(k_, depth_);
+    const Index begin = tiles_.begin(t), apart = strip_;
     if (by_columns()) {
       const bool listed = call_.a_form == Form::listed_columns;
       const T* const* list = listed ? call_.a_list + depth.begin : nullptr;
       const T* data = listed ? nullptr : a.data + begin + depth.begin * a.col_stride;
       return k_.pack_strips(
-          {tiles_.height(t), count, apart, depth.size(), list, begin, data, a.col_stride, strip_of(t)});
+          {tiles_.size(t), count, apart, depth.size(), list, begin, data, a.col_stride, strip_of(t)});
     }
     for (Index i = 0; i < count; ++i)
-      k_.pack_a(tiles_.height(t), depth.size(),
-                a.data + tiles_.row(t + i) * a.row_stride + depth.begin * a.col_stride, a.row_stride,
+      k_.pack_a(tiles_.size(t), depth.size(),
+                a.data + tiles_.begin(t + i) * a.row_stride + depth.begin * a.col_stride, a.row_stride,
                 a.col_stride, strip_of(t) + i * apart);
   }
 
   // A tile's rows of A, where the kernel can read them: in place, or packed into their strip.
   const TileKernel<T>* place_rows(TileArgs<T>& tile, Index t, Span depth) const {
     const MatrixView<const T>& a = call_.a;
-    const Index begin = tiles_.row(t), height = tiles_.height(t);
+    const Index begin = tiles_.begin(t), height = tiles_.size(t);
     tile.a_run = tile.a_chunk = depth.size();
     tile.a_jump = 0;
     if (call_.a_form == Form::panels) {
@@ -369,40 +380,41 @@ class BlockGemm {
     tile.a = strip_of(t);
     tile.a_row = 1;
     tile.a_step = height;
-    tile.a_next = strip_size(k_, depth_);
+    tile.a_next = strip_;
     return k_.kernel[height - 1];
   }
 
   // The columns of B in a panel: in place where its rows are adjacent vectors, otherwise packed.
-  void place_columns(TileArgs<T>& tile, Span cols, Span depth, const Panel& panel) const {
-    const Index j = panel.begin;
+  void place_columns(Strips& strips, const Panel& panel, Span cols) const {
+    const Index j = panel.begin, begin = strips.depth.begin;
+    TileArgs<T>& tile = strips.tile;
     if (call_.b_form == Form::panels) {
-      tile.b = call_.b.data + panel.start * depth_ + depth.begin * panel_ + j - panel.start;
+      tile.b = call_.b.data + panel.start * depth_ + begin * panel_ + j - panel.start;
       tile.b_step = panel_;
       tile.b_next = panel_ * depth_;
     } else if (j - cols.begin < first_packed_) {
-      tile.b = call_.b.data + depth.begin * call_.b.row_stride + j;
+      tile.b = call_.b.data + begin * call_.b.row_stride + j;
       tile.b_step = call_.b.row_stride;
       tile.b_next = panel_;
     } else {
-      tile.b = packed_ + (j - cols.begin - first_packed_) * depth.size();
+      tile.b = packed_ + (j - cols.begin - first_packed_) * strips.depth.size();
       tile.b_step = packed_width_;
-      tile.b_next = panel_ * depth.size();
+      tile.b_next = panel_ * strips.depth.size();
     }
   }
 
-  void place_result(Strips& strips, const Panel& panel, Span cols, bool last) const {
+  void place_result(Strips& strips, const Panel& panel, Span cols) const {
     const Index i = strips.rows.begin;
     TileArgs<T>& tile = strips.tile;
     tile.cols = panel.end - panel.begin;
-    tile.bias = last && call_.bias ? call_.bias + panel.begin : nullptr;
-    place_fetched(tile, i, panel);
+    tile.bias = is_last(strips.chains) && call_.bias ? call_.bias + panel.begin : nullptr;
     if (!keeps_)
       tile.c = passing(panel, cols);
     else if (call_.c_form == Form::panels)
       tile.c = call_.c + offset_in_panels(i, panel);
     else
       tile.c = call_.c + i * call_.c_row + panel.begin;
+    place_fetched(tile, i, panel);
   }
   // What is brought into cache while the sums are made: what is read beside them later, or C.
   void place_fetched(TileArgs<T>& tile, Index i, const Panel& panel) const {
@@ -421,10 +433,12 @@ class BlockGemm {
     return passing_ + (panel.begin - cols.begin) * (call_.c_form == Form::panels ? tiles_heard * k_.rows : 1);
   }
 
-  Index depth_blocks() const { return std::max<Index>(1, pieces(depth_, k_.depth_block)); }
-  Span depth_of(Index pc) const {
-    return {cut(depth_, depth_blocks(), pc), cut(depth_, depth_blocks(), pc + 1)};
+  // The depth is cut into chains, and those are cut into blocks.
+  Index depth_blocks() const { return pieces(chains_.count, shape_.chains); }
+  Span chains_of(Index block) const {
+    return {cut(chains_.count, depth_blocks(), block), cut(chains_.count, depth_blocks(), block + 1)};
   }
+  Span depth_of(Span chains) const { return {chains_.begin(chains.begin), chains_.begin(chains.end)}; }
 
   void tell(Span rows, Span cols) const {
     const Listener<T>& listener = *call_.listener;
@@ -450,8 +464,11 @@ class BlockGemm {
   const GemmKernels<T>& k_;
   const Gemm<T>& call_;
   const Block block_;
-  const RowTiles tiles_;
-  Index panel_, panel_vectors_, depth_;
+  const EvenCut tiles_;
+  const BlockShape shape_;
+  const Index depth_;
+  const EvenCut chains_;
+  Index panel_, panel_vectors_, strip_;
   bool kept_panels_, a_in_place_, b_in_place_, first_packs_, makes_two_, keeps_;
   Index packed_panel_ = -1;
   Index first_packed_ = 0, packed_width_ = 0;  // of the block of B at hand, counted from its first column

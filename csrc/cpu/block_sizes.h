@@ -7,33 +7,26 @@
 
 namespace gemmule::cpu {
 
-// ---- rows of C ----
-
-// Rows as tiles of at most so many: of heights that differ by one, the higher ones first.
-struct RowTiles {
-  RowTiles(Span rows, Index most) : begin(rows.begin), count(pieces(rows.size(), most)) {
-    if (count > 0) lowest = rows.size() / count, higher = rows.size() % count;
+// A stretch in so many pieces of sizes that differ by one, the larger ones first.
+struct EvenCut {
+  EvenCut(Span stretch, Index pieces) : first(stretch.begin), count(pieces) {
+    if (count > 0) least = stretch.size() / count, larger = stretch.size() % count;
   }
-  Index row(Index t) const { return begin + t * lowest + std::min(t, higher); }
-  Index height(Index t) const { return lowest + (t < higher); }
-  // How many from t on are of its height.
-  Index alike(Index t) const { return (t < higher ? higher : count) - t; }
+  Index begin(Index i) const { return first + i * least + std::min(i, larger); }
+  Index size(Index i) const { return least + (i < larger); }
+  // How many from i on are of its size.
+  Index alike(Index i) const { return (i < larger ? larger : count) - i; }
 
-  Index begin, count, lowest = 0, higher = 0;
+  Index first, count, least = 0, larger = 0;
 };
 
-// ---- elements of the workspace, each piece from a line on ----
-
-// A row tile's strip of A, in one block of the depth.
+// A row tile's strip of A in a block of so much depth: from a line on, as all pieces of the workspace.
 template <class T>
 Index strip_size(const GemmKernels<T>& k, Index depth) {
-  return whole_lines<T>(k.rows * std::min(depth, k.depth_block) + k.lanes);
+  return whole_lines<T>(k.rows * depth + k.lanes);
 }
 
-template <class T>
-Index all_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
-  return checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
-}
+// ---- how it is made ----
 
 // A block of B in L2, and a third more: what is read from end to end need not stay all.
 template <class T>
@@ -46,19 +39,6 @@ template <class T>
 Index most_strips(const GemmKernels<T>& k) {
   return k.column_block * k.depth_block * 2 / 3;
 }
-
-// The most columns of a block of B, in whole panels.
-template <class T>
-Index block_columns(const GemmKernels<T>& k, Index n) {
-  return std::min(round_up(n, k.vectors * k.lanes), k.column_block);
-}
-
-template <class T>
-Index packed_size(const GemmKernels<T>& k, Index n, Index depth) {
-  return whole_lines<T>(block_columns(k, n) * std::min(depth, k.depth_block) + k.lanes);
-}
-
-// ---- how it is made ----
 
 // Whether a wide B, row by row, is packed on the way, each of its panels by the first tile that meets it,
 // while the strips of A wait in cache: 64 x 512 x 512 takes 0.85 of the time of packing before, 64 x 784 x
@@ -87,10 +67,32 @@ Index tiles_on_the_way(const GemmKernels<T>& k) {
 template <class T>
 bool by_panels(const GemmKernels<T>& k, const Gemm<T>& call) {
   if (packs_on_the_way(k, call)) return true;
-  if (call.c_form == Form::panels)
-    return call.a.cols <= k.depth_block && all_strips(k, call) <= most_strips(k);
+  if (call.c_form == Form::panels) {
+    const Index strips = checked_mul(pieces(call.a.rows, k.rows), strip_size(k, call.a.cols));
+    return call.a.cols <= k.depth_block && strips <= most_strips(k);
+  }
   return call.b_form == Form::panels && a_in_place(call) && call.a.rows <= few_rows &&
          act_in_registers(call) == call.act;
+}
+
+// What is packed at once: of B so many columns, and of both operands the depth of so many chains, sums of a
+// tile that begin from 0.
+struct BlockShape {
+  Index chains, depth, columns;
+};
+
+template <class T>
+BlockShape flat_block(const GemmKernels<T>& k, Index depth) {
+  return {1, std::min(depth, k.depth_block), k.column_block};
+}
+template <class T>
+BlockShape deep_block(const GemmKernels<T>& k, Index depth) {
+  if (depth <= k.depth_block) return flat_block(k, depth);
+  return {k.deep_chains, std::min(depth, k.deep_chains * k.depth_block), k.deep_columns};
+}
+template <class T>
+BlockShape block_shape(const GemmKernels<T>& k, const Gemm<T>& call) {
+  return by_panels(k, call) ? flat_block(k, call.a.cols) : deep_block(k, call.a.cols);
 }
 
 // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
@@ -108,14 +110,14 @@ bool together(const Team& team, const Gemm<T>& call) {
 
 // Where B takes more than one block of columns, the strips of A wait for the next.
 template <class T>
-bool strips_wait(const GemmKernels<T>& k, const Gemm<T>& call) {
-  return call.c_form != Form::panels && call.b.cols > k.column_block && !a_in_place(call);
+bool strips_wait(const BlockShape& block, const Gemm<T>& call) {
+  return call.c_form != Form::panels && call.b.cols > block.columns && !a_in_place(call);
 }
 
 template <class T>
 bool keeps_strips(const GemmKernels<T>& k, const Gemm<T>& call) {
   if (call.c_form == Form::panels) return by_panels(k, call);
-  return packs_on_the_way(k, call) || strips_wait(k, call);
+  return packs_on_the_way(k, call) || strips_wait(block_shape(k, call), call);
 }
 
 // How many tiles a listener is told of at once. Strip by strip a few: every panel's wait for it, in L1 or
@@ -127,30 +129,61 @@ Index tiles_heard_of(const GemmKernels<T>& k, Index panel) {
   return std::max<Index>(1, 16 * 1024 / (k.rows * panel * static_cast<Index>(sizeof(T))));
 }
 
-// ---- and what that takes ----
+// ---- elements of the workspace ----
+
+template <class T>
+Index all_strips(const GemmKernels<T>& k, const BlockShape& block, Index rows) {
+  return checked_mul(pieces(rows, k.rows), strip_size(k, block.depth));
+}
+
+// The most columns of a block of B, in whole panels.
+template <class T>
+Index block_columns(const GemmKernels<T>& k, const BlockShape& block, Index n) {
+  return std::min(round_up(n, k.vectors * k.lanes), block.columns);
+}
+
+template <class T>
+Index packed_size(const GemmKernels<T>& k, const BlockShape& block, Index n) {
+  return whole_lines<T>(block_columns(k, block, n) * block.depth + k.lanes);
+}
+
+// The most of any of so many columns and so much depth or less.
+template <class T>
+Index packed_size(const GemmKernels<T>& k, Index depth, Index n) {
+  return std::max(packed_size(k, flat_block(k, depth), n), packed_size(k, deep_block(k, depth), n));
+}
 
 // The strips of this call.
 template <class T>
 Index strips_at_once(const GemmKernels<T>& k, const Gemm<T>& call) {
-  const Index strip = strip_size(k, call.a.cols);
-  if (packs_on_the_way(k, call)) return std::min(all_strips(k, call), tiles_on_the_way(k) * strip);
-  return keeps_strips(k, call) ? all_strips(k, call) : checked_mul(tiles_heard, strip);
+  const BlockShape block = block_shape(k, call);
+  const Index strip = strip_size(k, block.depth), all = all_strips(k, block, call.a.rows);
+  if (packs_on_the_way(k, call)) return std::min(all, tiles_on_the_way(k) * strip);
+  return keeps_strips(k, call) ? all : checked_mul(tiles_heard, strip);
 }
 
 // The most of any with as many rows and as much depth or less, which may be made another way.
 template <class T>
 Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
-  const Index strip = strip_size(k, call.a.cols), all = all_strips(k, call);
-  const Index by_panels = std::max(most_strips(k), tiles_on_the_way(k) * strip);
-  return std::max({checked_mul(tiles_heard, strip), strips_at_once(k, call), std::min(all, by_panels),
-                   strips_wait(k, call) ? all : 0});
+  const Index rows = call.a.rows, depth = call.a.cols;
+  const BlockShape flat = flat_block(k, depth), deep = deep_block(k, depth);
+  const Index by_panels = std::max(most_strips(k), tiles_on_the_way(k) * strip_size(k, flat.depth));
+  Index most = std::max(checked_mul(tiles_heard, strip_size(k, deep.depth)),
+                        std::min(all_strips(k, flat, rows), by_panels));
+  for (const BlockShape& block : {flat, deep})
+    if (strips_wait(block, call)) most = std::max(most, all_strips(k, block, rows));
+  return std::max(most, strips_at_once(k, call));
 }
 
-// Rows of C that a listener is told of, where they are not kept.
+// Rows of C that a listener is told of and that are not kept: sums of one chain.
+template <class T>
+Index passing_columns(const GemmKernels<T>& k, Index n) {
+  return block_columns(k, flat_block(k, 0), n);
+}
 template <class T>
 Index passing_size(const GemmKernels<T>& k, Index n) {
   const Index panel = panel_width(k, n);
-  return std::max(block_columns(k, n) * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
+  return std::max(passing_columns(k, n) * tiles_heard, panel * tiles_heard_of(k, panel)) * k.rows;
 }
 
 }  // namespace gemmule::cpu

@@ -45,9 +45,24 @@ bool has_avx512() {
 // instruction 1.02. AMD's begin one a cycle, and one FMA (Zen 4).
 bool has_fast_bf16() { return !__builtin_cpu_is("intel"); }
 
+// Deep blocks of B, 4.5 MB, where L3 hands it out as fast as it is multiplied: Zen 4's does, at 5 bytes a
+// cycle; Emerald Rapids' gives a core 14 GB/s. Each product is cut into the same sums either way.
+template <class T>
+void make_deep(GemmKernels<T>& k) {
+  constexpr Index depth = 1152, bytes = 9 * 512 * 1024;
+  k.deep_chains = depth / k.depth_block;
+  k.deep_columns = bytes / static_cast<Index>(sizeof(T)) / (k.deep_chains * k.depth_block);
+}
+IsaTable for_this_cpu(IsaTable table) {
+  if (__builtin_cpu_is("amd")) make_deep(table.f32.gemm), make_deep(table.f64.gemm);
+  return table;
+}
+
+const IsaTable baseline_table = for_this_cpu(baseline::table), avx2_table = for_this_cpu(avx2::table),
+               avx512_table = for_this_cpu(avx512::table);
 // avx512 but for products in bfloat16.
 const IsaTable avx512_bf16_table = [] {
-  IsaTable table = avx512::table;
+  IsaTable table = avx512_table;
   table.name = "avx512_bf16";
   table.f32.bf16 = avx512_bf16::kernels;
   return table;
@@ -58,9 +73,9 @@ const IsaTable avx512_bf16_table = [] {
 const Candidate candidates[] = {
 #if defined(__x86_64__) || defined(_M_X64)
     {&avx512_bf16_table, [] { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }, has_fast_bf16},
-    {&avx512::table, has_avx512},
-    {&avx2::table, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
-    {&baseline::table, [] { return true; }},
+    {&avx512_table, has_avx512},
+    {&avx2_table, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+    {&baseline_table, [] { return true; }},
 #else
     {&neon::table, [] { return true; }},
 #endif

@@ -175,10 +175,10 @@ Index gemm_workspace(const Kernels<T>& kernels, const Gemm<T>& call) {
   const Index m = call.a.rows, n = call.b.cols, k = call.a.cols;
   const Index strips = strips_size(g, call);
   const Index passing = passing_size(g, n);
-  const Index as_it_is = 2 * packed_size(g, n, k) + passing;
+  const Index as_it_is = 2 * packed_size(g, k, n) + passing;
   const Index turning = call.b_form == Form::panels_of_transpose ? m : std::min(m, most_turned_rows);
   const Index turned =
-      packed_size(g, turning, k) + checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
+      packed_size(g, k, turning) + checked_mul(round_up(n, g.lanes), round_up(turning, g.lanes));
   const Index most = std::max(strips + std::max(as_it_is, turned), turned_strips_workspace(kernels, call));
   const Index whole =
       std::max(checked_mul(most, static_cast<Index>(sizeof(T))), skinny_workspace(kernels, call));

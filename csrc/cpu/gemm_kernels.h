@@ -21,7 +21,7 @@ namespace gemmule::cpu {
 // instruction in registers. The others are applied by the driver to the tile's rows while they are in L1.
 template <class T>
 struct TileArgs {
-  Index depth;
+  Index depth, chains = 1;
   const T* a;
   Index a_row, a_step;
   Index a_run, a_chunk, a_jump;
@@ -72,6 +72,8 @@ struct GemmKernels {
   int rows, vectors, lanes;  // the largest tile: rows x (vectors * lanes)
   Index depth_block;         // KC: depth of a packed panel, at most 384
   Index column_block;        // NC: columns of B packed at once
+  Index deep_chains;         // where the depth takes several blocks, so many are packed at once
+  Index deep_columns;        // with so many columns
   bool two_panels;           // see kernel_rows
   // kernel[h - 1][v - 1] computes h rows by v vectors, for h <= rows, v <= vectors; A has a_row == 1.
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];

@@ -16,18 +16,30 @@ GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
   return z;
 }
 
-// alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move
-// whole vectors; the others end inside the last vector. Loops over a tile's rows and vectors, unrolled to the
-// last: an accumulator that is indexed at run time lives on the stack.
+// Loops over a tile's rows and vectors, unrolled to the last: an accumulator that is indexed at run time
+// lives on the stack.
 #define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
 #define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
 
+// Where a chain stands among those of a tile. The sums so far wait for the next, as `waiting` (rows of whole
+// vectors): in L1, and not in C, whose lines may meet there.
+template <class T>
+struct Chain {
+  T* waiting = nullptr;
+  bool first = true, last = true;
+};
+
+// alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move
+// whole vectors; the others end inside the last vector.
 template <class T, int R, int V, bool full, class Row>
-GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V]) {
+GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, const Chain<T>& chain, Vec<T> (&acc)[R][V]) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
   if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
-  if (g.beta == T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
+  if (!chain.first)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] += load(chain.waiting + (i * V + v) * lanes<T>);
+  else if (g.beta == T(1))
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS {
       const T* c = row(i) + v * lanes<T>;
       acc[i][v] += last(v) ? load_first(c, tail) : load(c);
     }
@@ -36,6 +48,10 @@ GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R
       const T* c = row(i) + v * lanes<T>;
       acc[i][v] += g.beta * (last(v) ? load_first(c, tail) : load(c));
     }
+  if (!chain.last) {
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS store(chain.waiting + (i * V + v) * lanes<T>, acc[i][v]);
+    return;
+  }
   if (g.bias) GEMMULE_FOR_VECTORS {
       const T* bias = g.bias + v * lanes<T>;
       const Vec<T> b = last(v) ? load_first(bias, tail) : load(bias);
@@ -51,16 +67,9 @@ GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R
       store(c, acc[i][v]);
   }
 }
-template <class T, int R, int V, class Row>
-GM_INLINE void finish(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V]) {
-  if (g.cols == V * lanes<T>)
-    finish_rows<T, R, V, true>(g, row, acc);
-  else
-    finish_rows<T, R, V, false>(g, row, acc);
-}
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
-  finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, acc);
+  finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, {}, acc);
 }
 
 // Columns of C from sums of products: act(alpha sum + beta C + bias).
@@ -135,11 +144,11 @@ GM_INLINE void by_fours(Index steps, const Step& step) {
 // line a step of b_soon is fetched into L2.
 enum class From { apart, panel, apart_kept, panel_fetching };
 
-// The sums of a tile. A tile of more vectors than a panel has lies in two.
-template <class T, int R, int V, Lie lie, From from>
+// The sums of a tile, chain by chain, and what becomes of them: end(acc, first, last). A tile of more vectors
+// than a panel has lies in two.
+template <class T, int R, int V, Lie lie, From from, class End>
 GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, const T* b,
-                             const T* soon, Vec<T> (&acc)[R][V]) {
-  GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
+                             const T* soon, const End& end) {
   constexpr int panel = V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS;
   constexpr bool packed = from == From::panel || from == From::panel_fetching;
   const T* next = V > panel ? b + g.b_next : b;
@@ -163,15 +172,29 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       kept += V * lanes<T>;
     }
   };
+  // Chains differ in length by one at most, the longer ones first.
+  const auto for_each_chain = [&](const auto& multiply) __attribute__((always_inline)) {
+    Index left = g.depth;
+    for (Index chains = g.chains; chains > 0; --chains) {
+      Vec<T> acc[R][V];
+      GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
+      const Index depth = chains == 1 ? left : (left + chains - 1) / chains;
+      multiply(depth, acc);
+      end(acc, chains == g.chains, chains == 1);
+      left -= depth;
+    }
+  };
   if constexpr (lie == Lie::listed_rows) {
     const T* row[R];
     GEMMULE_FOR_ROWS row[i] = list[i] + g.a_first;
     Index p = 0;
-    by_fours(g.depth, [&] {
-      const auto at = [&](int i) { return row[i][p]; };
-      multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
-      ++p;
-      b += b_step, next += b_step;
+    for_each_chain([&](Index depth, auto& acc) __attribute__((always_inline)) {
+      by_fours(depth, [&] {
+        const auto at = [&](int i) { return row[i][p]; };
+        multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
+        ++p;
+        b += b_step, next += b_step;
+      });
     });
   } else if constexpr (lie == Lie::rows) {
     // An address is a register, and another times 1, 2 or 4: five rows share a pointer. With a register for
@@ -185,89 +208,89 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       first += steps * Index(sizeof(T)), sixth += steps * Index(sizeof(T));
       eleventh += steps * Index(sizeof(T));
     };
-    Index left = g.depth, run = g.a_run;
-    for (;;) {
-      if (run > left) run = left;
-      by_fours(run, [&] {
-        asm("" : "+r"(once), "+r"(thrice));
-        const char* const row[] = {
-            first,    first + once,    first + 2 * once,    first + thrice,    first + 4 * once,
-            sixth,    sixth + once,    sixth + 2 * once,    sixth + thrice,    sixth + 4 * once,
-            eleventh, eleventh + once, eleventh + 2 * once, eleventh + thrice, eleventh + 4 * once};
-        const auto at = [&row](int i) { return *reinterpret_cast<const T*>(row[i]); };
-        multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
-        move_along(1);
-        b += b_step, next += b_step;
-      });
-      left -= run;
-      if (left == 0) break;
-      move_along(g.a_jump);
-      b += g.b_jump, next += g.b_jump;
-      run = g.a_chunk;
-    }
+    Index run = g.a_run;
+    for_each_chain([&](Index left, auto& acc) __attribute__((always_inline)) {
+      for (;;) {
+        const Index steps = run < left ? run : left;
+        by_fours(steps, [&] {
+          asm("" : "+r"(once), "+r"(thrice));
+          const char* const row[] = {
+              first,    first + once,    first + 2 * once,    first + thrice,    first + 4 * once,
+              sixth,    sixth + once,    sixth + 2 * once,    sixth + thrice,    sixth + 4 * once,
+              eleventh, eleventh + once, eleventh + 2 * once, eleventh + thrice, eleventh + 4 * once};
+          const auto at = [&row](int i) { return *reinterpret_cast<const T*>(row[i]); };
+          multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
+          move_along(1);
+          b += b_step, next += b_step;
+        });
+        left -= steps, run -= steps;
+        if (left == 0) break;
+        move_along(g.a_jump);
+        b += g.b_jump, next += g.b_jump;
+        run = g.a_chunk;
+      }
+    });
   } else {
     // Whoever keeps B has A in strips.
     constexpr bool strip = from != From::apart;
     const Index a_step = strip ? R : g.a_step;
     const auto at = [](const T* p) { return [p](int i) { return p[i]; }; };
-    Index left = g.depth, run = strip ? left : g.a_run;
-    for (;;) {
-      if (run > left) run = left;
-      const T* same = hidden(a);
-      by_fours(run, [&] {
-        multiply_step<T, R, V, packed ? rows_loaded_twice<R> : 0>(acc, row_of(b, next), at(a), at(same),
-                                                                  beside);
-        a += a_step, same += a_step;
-        b += b_step, next += b_step;
-      });
-      left -= run;
-      if (strip || left == 0) break;
-      a += g.a_jump;
-      b += g.b_jump, next += g.b_jump;
-      run = g.a_chunk;
-    }
+    Index run = g.a_run;
+    for_each_chain([&](Index left, auto& acc) __attribute__((always_inline)) {
+      for (;;) {
+        const Index steps = strip || left < run ? left : run;
+        const T* same = hidden(a);
+        by_fours(steps, [&] {
+          multiply_step<T, R, V, packed ? rows_loaded_twice<R> : 0>(acc, row_of(b, next), at(a), at(same),
+                                                                    beside);
+          a += a_step, same += a_step;
+          b += b_step, next += b_step;
+        });
+        left -= steps, run -= steps;
+        if (strip || left == 0) break;
+        a += g.a_jump;
+        b += g.b_jump, next += g.b_jump;
+        run = g.a_chunk;
+      }
+    });
   }
 }
 
-template <class T, int R, int V, Lie lie>
-GM_INLINE void write_tile(const TileArgs<T>& g, T* c, T* const* c_list, Vec<T> (&acc)[R][V]) {
-  if constexpr (lie == Lie::listed_rows) {
-    T* rows[R];
-    GEMMULE_FOR_ROWS rows[i] = c_list ? c_list[i] + g.c_first : c + i * g.c_row;
-    finish<T, R, V>(g, [&rows](int i) { return rows[i]; }, acc);
-  } else {
-    finish<T, R, V>(g, [&g, c](int i) { return c + i * g.c_row; }, acc);
-  }
+// The tile that begins with row `top` of those that g describes.
+template <class T, int R, int V, Lie lie, From from>
+GM_INLINE void make_tile(const TileArgs<T>& g, Index top, const T* a, const T* b, const T* soon) {
+  if (g.fetch)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(g.fetch + (top + i) * g.fetch_row + v * lanes<T>,
+                                                            1);
+  T* rows[R];
+  if constexpr (lie == Lie::listed_rows)
+    GEMMULE_FOR_ROWS rows[i] = g.c_list ? g.c_list[top + i] + g.c_first : g.c + (top + i) * g.c_row;
+  T* const c = lie == Lie::listed_rows ? nullptr : g.c + top * g.c_row;
+  const auto row = [&](int i) { return lie == Lie::listed_rows ? rows[i] : c + i * g.c_row; };
+  alignas(line_bytes) T waiting[R * V * lanes<T>];
+  asm("" : "=m"(waiting));  // set before it is read: the first chain does not
+  const auto end = [&](Vec<T>(&acc)[R][V], bool first, bool last) __attribute__((always_inline)) {
+    if (g.cols == V * lanes<T>)
+      finish_rows<T, R, V, true>(g, row, {waiting, first, last}, acc);
+    else
+      finish_rows<T, R, V, false>(g, row, {waiting, first, last}, acc);
+  };
+  multiply_tile<T, R, V, lie, from>(g, a, lie == Lie::listed_rows ? g.a_list + top : nullptr, b, soon, end);
 }
-
-template <class T, int R, int V>
-GM_INLINE void fetch_lines(const TileArgs<T>& g, const T* fetch) {
-  if (fetch)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(fetch + i * g.fetch_row + v * lanes<T>, 1);
-}
-
 template <class T, int R, int V, Lie lie>
-GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T* const* list, T* c,
-                         T* const* c_list, const T* fetch) {
-  Vec<T> acc[R][V];
-  fetch_lines<T, R, V>(g, fetch);
+GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, Index top, const T* a) {
   if (packed)
-    multiply_tile<T, R, V, lie, From::panel>(g, a, list, g.b, nullptr, acc);
+    make_tile<T, R, V, lie, From::panel>(g, top, a, g.b, nullptr);
   else
-    multiply_tile<T, R, V, lie, From::apart>(g, a, list, g.b, nullptr, acc);
-  write_tile<T, R, V, lie>(g, c, c_list, acc);
+    make_tile<T, R, V, lie, From::apart>(g, top, a, g.b, nullptr);
 }
 
 template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
-  constexpr bool listed = lie == Lie::listed_rows;
   const bool packed =
       g.b_step == V * lanes<T> && (lie != Lie::columns || (g.a_step == R && g.a_run >= g.depth));
   for (Index t = 0; t < g.tiles; ++t)
-    make_tile<T, R, V, lie>(g, packed, listed ? nullptr : g.a + t * g.a_next,
-                            listed ? g.a_list + t * R : nullptr, g.c ? g.c + t * R * g.c_row : nullptr,
-                            listed && g.c_list ? g.c_list + t * R : nullptr,
-                            g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+    make_tile<T, R, V, lie>(g, packed, t * R, lie == Lie::listed_rows ? nullptr : g.a + t * g.a_next);
 }
 
 // Tiles of a whole panel that the first packs on its way, and those below read. While they do, the lines of
@@ -276,18 +299,14 @@ template <class T, int R>
 static void tiles_keeping(const TileArgs<T>& g) {
   constexpr int V = GEMMULE_TILE_VECTORS, line = int(in_a_line<T>), lines = V * lanes<T> / line;
   const T* a = g.a;
-  T* c = g.c;
-  for (Index t = 0; t < g.tiles; ++t, a += g.a_next, c += R * g.c_row) {
-    Vec<T> acc[R][V];
-    fetch_lines<T, R, V>(g, g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+  for (Index t = 0; t < g.tiles; ++t, a += g.a_next) {
     if (t == 0)
-      multiply_tile<T, R, V, Lie::columns, From::apart_kept>(g, a, nullptr, g.b, nullptr, acc);
+      make_tile<T, R, V, Lie::columns, From::apart_kept>(g, 0, a, g.b, nullptr);
     else if (g.b_soon && t <= lines + 1)
-      multiply_tile<T, R, V, Lie::columns, From::panel_fetching>(
-          g, a, nullptr, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1), acc);
+      make_tile<T, R, V, Lie::columns, From::panel_fetching>(
+          g, t * R, a, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1));
     else
-      multiply_tile<T, R, V, Lie::columns, From::panel>(g, a, nullptr, g.b_kept, nullptr, acc);
-    write_tile<T, R, V, Lie::columns>(g, c, nullptr, acc);
+      make_tile<T, R, V, Lie::columns, From::panel>(g, t * R, a, g.b_kept, nullptr);
   }
 }
 
@@ -296,20 +315,13 @@ template <class T, int R, Lie lie>
 static void tile_of_two(const TileArgs<T>& g) {
   constexpr int V = 2 * GEMMULE_TILE_VECTORS, most = GEMMULE_TILE_ROWS / 2,
                 upper = R <= most ? R : (R + 1) / 2;
-  constexpr bool listed = lie == Lie::listed_rows;
   const bool packed = g.b_step == GEMMULE_TILE_VECTORS * lanes<T>;
   for (Index t = 0; t < g.tiles; ++t) {
-    const T* a = listed ? nullptr : g.a + t * g.a_next;
-    const T* const* list = listed ? g.a_list + t * R : nullptr;
-    T* c = g.c ? g.c + t * R * g.c_row : nullptr;
-    T* const* c_list = listed && g.c_list ? g.c_list + t * R : nullptr;
-    const T* fetch = g.fetch ? g.fetch + t * R * g.fetch_row : nullptr;
-    make_tile<T, upper, V, lie>(g, packed, a, list, c, c_list, fetch);
+    const T* a = lie == Lie::listed_rows ? nullptr : g.a + t * g.a_next;
+    make_tile<T, upper, V, lie>(g, packed, t * R, a);
     if constexpr (R > upper)
-      make_tile<T, R - upper, V, lie>(g, packed, listed ? nullptr : a + upper * g.a_row,
-                                      listed ? list + upper : nullptr, c ? c + upper * g.c_row : nullptr,
-                                      c_list ? c_list + upper : nullptr,
-                                      fetch ? fetch + upper * g.fetch_row : nullptr);
+      make_tile<T, R - upper, V, lie>(g, packed, t * R + upper,
+                                      lie == Lie::listed_rows ? nullptr : a + upper * g.a_row);
   }
 }
 
@@ -383,6 +395,8 @@ constexpr GemmKernels<T> gemm_kernels(Index depth_block, Index column_block) {
   table.lanes = lanes<T>;
   table.depth_block = depth_block;
   table.column_block = column_block;
+  table.deep_chains = 1;
+  table.deep_columns = column_block;
   table.two_panels = two_panels;
   fill_kernels<T, GEMMULE_TILE_ROWS, GEMMULE_TILE_VECTORS>(table);
   table.pack_a = pack_a<T>;
