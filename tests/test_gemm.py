@@ -197,6 +197,28 @@ def test_exact_on_integers_where_b_is_packed_on_the_way(
         np.testing.assert_array_equal(c, want, err_msg=f"{m} {n} {k}")
 
 
+@pytest.mark.parametrize("trans_a, trans_b", TRANSPOSES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exact_on_integers_in_deep_blocks(isa: str, dtype: type, trans_a: bool, trans_b: bool) -> None:
+    """Several sums follow each other in a tile, in one block of the depth and in more; with one block of columns
+    and more; A packed, in place and, by columns, several strips at a time; B packed by the call or beforehand;
+    into a window of a wider C that holds NaN, and added to it."""
+    rng = np.random.default_rng(15)
+    for m, n, k in [(270, 290, 800), (20, 60, 1500), (270, 1100, 1300), (41, 1061, 771)]:
+        a, b = operands(lambda shape: integers(rng, shape, dtype), m, n, k, trans_a, trans_b)
+        bias = integers(rng, (n,), dtype)
+        plain = (a.T if trans_a else a) @ (b.T if trans_b else b)
+        for right in (b, gm.ops.PackedMatrix(b, trans=trans_b)):
+            transposes = {"trans_a": trans_a, "trans_b": trans_b and right is b}
+            frame = np.full((m, n + 9), np.nan, dtype)
+            c = frame[:, 4:-5]
+            gm.ops.gemm(a, right, c, alpha=-1, bias=bias, activation="relu", **transposes)
+            np.testing.assert_array_equal(c, np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+            gm.ops.gemm(a, right, c, beta=2, **transposes)
+            np.testing.assert_array_equal(c, plain + 2 * np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+            assert np.isnan(frame[:, :4]).all() and np.isnan(frame[:, -5:]).all()
+
+
 @pytest.mark.parametrize("activation", list(reference.ACTIVATIONS))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bias_and_activation_epilogue(isa: str, dtype: type, activation: str) -> None:

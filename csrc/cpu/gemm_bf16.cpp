@@ -61,6 +61,7 @@ class Bf16Gemm {
                 rows_of_a_ + (row_of(t) - top) * steps);
     TileArgs<float> tile;
     tile.depth = tile.a_run = tile.a_chunk = steps;
+    tile.chains = std::max<Index>(1, pieces(steps, k_.chain));
     tile.a_jump = 0;
     tile.alpha = call_.alpha;
     tile.beta = first ? call_.beta : 1.0f;

@@ -37,7 +37,7 @@ constexpr Bf16Kernels bf16_kernels(const GemmKernels<float>& f32) {
   table.vectors = f32.vectors;
   table.lanes = f32.lanes;
   table.terms = 1;
-  table.depth_block = f32.depth_block;
+  table.chain = table.depth_block = f32.depth_block;
   table.row_block = 2048;  // as in avx512_bf16.cpp
   table.column_block = f32.column_block;
   for (int r = 0; r < f32.rows; ++r)

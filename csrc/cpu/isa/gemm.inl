@@ -21,8 +21,8 @@ GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
 #define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
 #define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
 
-// Where a chain stands among those of a tile. The sums so far wait for the next, as `waiting` (rows of whole
-// vectors): in L1, and not in C, whose lines may meet there.
+// Where a chain stands among those of a tile, and where the sums so far wait for the next: in L1, apart from
+// C, whose lines may meet there.
 template <class T>
 struct Chain {
   T* waiting = nullptr;
@@ -70,6 +70,27 @@ GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, const Chain<T>&
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
   finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, {}, acc);
+}
+
+// The chains of a tile: multiply(depth, acc) adds up each, from where it has come to. They differ in length
+// by one at most, the longer ones first.
+template <class T, int R, int V, class Row, class Multiply>
+GM_INLINE void for_each_chain(const TileArgs<T>& g, const Row& row, const Multiply& multiply) {
+  alignas(line_bytes) T waiting[R * V * lanes<T>];
+  asm("" : "=m"(waiting));  // the first chain sets it, which the compiler does not see
+  Index left = g.depth;
+  for (Index chains = g.chains; chains > 0; --chains) {
+    const Index depth = chains == 1 ? left : (left + chains - 1) / chains;
+    const Chain<T> chain = {waiting, chains == g.chains, chains == 1};
+    Vec<T> acc[R][V];
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
+    multiply(depth, acc);
+    if (g.cols == V * lanes<T>)
+      finish_rows<T, R, V, true>(g, row, chain, acc);
+    else
+      finish_rows<T, R, V, false>(g, row, chain, acc);
+    left -= depth;
+  }
 }
 
 // Columns of C from sums of products: act(alpha sum + beta C + bias).
@@ -144,11 +165,10 @@ GM_INLINE void by_fours(Index steps, const Step& step) {
 // line a step of b_soon is fetched into L2.
 enum class From { apart, panel, apart_kept, panel_fetching };
 
-// The sums of a tile, chain by chain, and what becomes of them: end(acc, first, last). A tile of more vectors
-// than a panel has lies in two.
-template <class T, int R, int V, Lie lie, From from, class End>
+// A tile whose rows of C are row(i). One of more vectors than a panel has lies in two.
+template <class T, int R, int V, Lie lie, From from, class Row>
 GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, const T* b,
-                             const T* soon, const End& end) {
+                             const T* soon, const Row& c_row) {
   constexpr int panel = V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS;
   constexpr bool packed = from == From::panel || from == From::panel_fetching;
   const T* next = V > panel ? b + g.b_next : b;
@@ -172,23 +192,11 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       kept += V * lanes<T>;
     }
   };
-  // Chains differ in length by one at most, the longer ones first.
-  const auto for_each_chain = [&](const auto& multiply) __attribute__((always_inline)) {
-    Index left = g.depth;
-    for (Index chains = g.chains; chains > 0; --chains) {
-      Vec<T> acc[R][V];
-      GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
-      const Index depth = chains == 1 ? left : (left + chains - 1) / chains;
-      multiply(depth, acc);
-      end(acc, chains == g.chains, chains == 1);
-      left -= depth;
-    }
-  };
   if constexpr (lie == Lie::listed_rows) {
     const T* row[R];
     GEMMULE_FOR_ROWS row[i] = list[i] + g.a_first;
     Index p = 0;
-    for_each_chain([&](Index depth, auto& acc) __attribute__((always_inline)) {
+    for_each_chain<T, R, V>(g, c_row, [&](Index depth, auto& acc) __attribute__((always_inline)) {
       by_fours(depth, [&] {
         const auto at = [&](int i) { return row[i][p]; };
         multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
@@ -209,7 +217,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       eleventh += steps * Index(sizeof(T));
     };
     Index run = g.a_run;
-    for_each_chain([&](Index left, auto& acc) __attribute__((always_inline)) {
+    for_each_chain<T, R, V>(g, c_row, [&](Index left, auto& acc) __attribute__((always_inline)) {
       for (;;) {
         const Index steps = run < left ? run : left;
         by_fours(steps, [&] {
@@ -236,7 +244,7 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
     const Index a_step = strip ? R : g.a_step;
     const auto at = [](const T* p) { return [p](int i) { return p[i]; }; };
     Index run = g.a_run;
-    for_each_chain([&](Index left, auto& acc) __attribute__((always_inline)) {
+    for_each_chain<T, R, V>(g, c_row, [&](Index left, auto& acc) __attribute__((always_inline)) {
       for (;;) {
         const Index steps = strip || left < run ? left : run;
         const T* same = hidden(a);
@@ -267,15 +275,7 @@ GM_INLINE void make_tile(const TileArgs<T>& g, Index top, const T* a, const T* b
     GEMMULE_FOR_ROWS rows[i] = g.c_list ? g.c_list[top + i] + g.c_first : g.c + (top + i) * g.c_row;
   T* const c = lie == Lie::listed_rows ? nullptr : g.c + top * g.c_row;
   const auto row = [&](int i) { return lie == Lie::listed_rows ? rows[i] : c + i * g.c_row; };
-  alignas(line_bytes) T waiting[R * V * lanes<T>];
-  asm("" : "=m"(waiting));  // set before it is read: the first chain does not
-  const auto end = [&](Vec<T>(&acc)[R][V], bool first, bool last) __attribute__((always_inline)) {
-    if (g.cols == V * lanes<T>)
-      finish_rows<T, R, V, true>(g, row, {waiting, first, last}, acc);
-    else
-      finish_rows<T, R, V, false>(g, row, {waiting, first, last}, acc);
-  };
-  multiply_tile<T, R, V, lie, from>(g, a, lie == Lie::listed_rows ? g.a_list + top : nullptr, b, soon, end);
+  multiply_tile<T, R, V, lie, from>(g, a, lie == Lie::listed_rows ? g.a_list + top : nullptr, b, soon, row);
 }
 template <class T, int R, int V, Lie lie>
 GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, Index top, const T* a) {
