@@ -2,19 +2,9 @@
 
 namespace gemmule {
 
-Index checked_mul(Index a, Index b) {
-  Index product;
-  if (__builtin_mul_overflow(a, b, &product)) fail(ErrorKind::value, "size overflow: ", a, " * ", b);
-  return product;
+void fail_overflow(Index a, char op, Index b) {
+  fail(ErrorKind::value, "size overflow: ", a, ' ', op, ' ', b);
 }
-
-Index checked_add(Index a, Index b) {
-  Index sum;
-  if (__builtin_add_overflow(a, b, &sum)) fail(ErrorKind::value, "size overflow: ", a, " + ", b);
-  return sum;
-}
-
-Index round_up(Index value, Index multiple) { return checked_add(value, multiple - 1) / multiple * multiple; }
 
 Index size_of(DType type) { return type == DType::f32 ? 4 : type == DType::u8 ? 1 : 8; }
 

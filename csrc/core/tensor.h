@@ -7,13 +7,26 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/inline.h"
 #include "core/kinds.h"
 
 namespace gemmule {
 
-Index checked_mul(Index a, Index b);  // ErrorKind::value where the product leaves int64
-Index checked_add(Index a, Index b);
-Index round_up(Index value, Index multiple);
+[[noreturn]] void fail_overflow(Index a, char op, Index b);
+// ErrorKind::value where the product, or the sum, leaves int64.
+GM_INLINE Index checked_mul(Index a, Index b) {
+  Index product;
+  if (__builtin_mul_overflow(a, b, &product)) fail_overflow(a, '*', b);
+  return product;
+}
+GM_INLINE Index checked_add(Index a, Index b) {
+  Index sum;
+  if (__builtin_add_overflow(a, b, &sum)) fail_overflow(a, '+', b);
+  return sum;
+}
+GM_INLINE Index round_up(Index value, Index multiple) {
+  return checked_add(value, multiple - 1) / multiple * multiple;
+}
 
 Index size_of(DType type);
 const char* name_of(DType type);  // "float32"

@@ -381,7 +381,7 @@ class BlockGemm {
     tile.a_row = 1;
     tile.a_step = height;
     tile.a_next = strip_;
-    return k_.kernel[height - 1];
+    return (tile.chains > 1 ? k_.kernel_of_chains : k_.kernel)[height - 1];
   }
 
   // The columns of B in a panel: in place where its rows are adjacent vectors, otherwise packed.

@@ -90,9 +90,12 @@ BlockShape deep_block(const GemmKernels<T>& k, Index depth) {
   if (depth <= k.depth_block) return flat_block(k, depth);
   return {k.deep_chains, std::min(depth, k.deep_chains * k.depth_block), k.deep_columns};
 }
+// Deep ones are made of packed strips and panels.
 template <class T>
 BlockShape block_shape(const GemmKernels<T>& k, const Gemm<T>& call) {
-  return by_panels(k, call) ? flat_block(k, call.a.cols) : deep_block(k, call.a.cols);
+  const bool a = call.c_form == Form::panels || !a_in_place(call);
+  const bool b = call.b_form == Form::panels || !b_in_place(call);
+  return a && b && !by_panels(k, call) ? deep_block(k, call.a.cols) : flat_block(k, call.a.cols);
 }
 
 // Whether the team packs for all: where packing is a small part of much work, A and B are both packed, and
@@ -150,7 +153,9 @@ Index packed_size(const GemmKernels<T>& k, const BlockShape& block, Index n) {
 // The most of any of so many columns and so much depth or less.
 template <class T>
 Index packed_size(const GemmKernels<T>& k, Index depth, Index n) {
-  return std::max(packed_size(k, flat_block(k, depth), n), packed_size(k, deep_block(k, depth), n));
+  const BlockShape deep = deep_block(k, depth);
+  const Index flat = packed_size(k, flat_block(k, depth), n);
+  return deep.chains == 1 ? flat : std::max(flat, packed_size(k, deep, n));
 }
 
 // The strips of this call.
@@ -165,14 +170,14 @@ Index strips_at_once(const GemmKernels<T>& k, const Gemm<T>& call) {
 // The most of any with as many rows and as much depth or less, which may be made another way.
 template <class T>
 Index strips_size(const GemmKernels<T>& k, const Gemm<T>& call) {
-  const Index rows = call.a.rows, depth = call.a.cols;
-  const BlockShape flat = flat_block(k, depth), deep = deep_block(k, depth);
-  const Index by_panels = std::max(most_strips(k), tiles_on_the_way(k) * strip_size(k, flat.depth));
-  Index most = std::max(checked_mul(tiles_heard, strip_size(k, deep.depth)),
-                        std::min(all_strips(k, flat, rows), by_panels));
-  for (const BlockShape& block : {flat, deep})
-    if (strips_wait(block, call)) most = std::max(most, all_strips(k, block, rows));
-  return std::max(most, strips_at_once(k, call));
+  const BlockShape flat = flat_block(k, call.a.cols), deep = deep_block(k, call.a.cols);
+  const Index strip = strip_size(k, flat.depth), all = all_strips(k, flat, call.a.rows);
+  const Index by_panels = std::min(all, std::max(most_strips(k), tiles_on_the_way(k) * strip));
+  const Index waiting = strips_wait(flat, call) ? all : 0;
+  const Index most = std::max({checked_mul(tiles_heard, strip), by_panels, waiting});
+  if (deep.chains == 1) return most;
+  const Index deep_waiting = strips_wait(deep, call) ? all_strips(k, deep, call.a.rows) : 0;
+  return std::max({most, checked_mul(tiles_heard, strip_size(k, deep.depth)), deep_waiting});
 }
 
 // Rows of C that a listener is told of and that are not kept: sums of one chain.

@@ -89,7 +89,8 @@ class Bf16Gemm {
           tile.b = columns_of_b_ + (j - j0) * steps;
           tile.c = call_.c + i * call_.c_row + j;
           tile.bias = last && call_.bias ? call_.bias + j : nullptr;
-          k_.kernel[height - 1][pieces(tile.cols, k_.lanes) - 1](tile);
+          (tile.chains > 1 ? k_.kernel_of_chains
+                           : k_.kernel)[height - 1][pieces(tile.cols, k_.lanes) - 1](tile);
         }
         if (last) finish_rows(kernels_, call_, {i, i + height}, {j0, j1});
       }

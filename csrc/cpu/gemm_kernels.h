@@ -79,8 +79,10 @@ struct GemmKernels {
   bool two_panels;           // see kernel_rows
   // kernel[h - 1][v - 1] computes h rows by v vectors, for h <= rows, v <= vectors; A has a_row == 1.
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
-  // The same for an A that lies as the caller keeps it, a_step == 1. Where `two_panels`, [h - 1][2 vectors -
-  // 1] makes two of B's panels at once, both whole.
+  // The same in several chains, for an A in packed strips and a B in packed panels.
+  TileKernel<T> kernel_of_chains[max_tile_rows][max_tile_vectors];
+  // As `kernel`, for an A that lies as the caller keeps it, a_step == 1. Where `two_panels`, [h - 1][2
+  // vectors - 1] makes two of B's panels at once, both whole.
   TileKernel<T> kernel_rows[max_tile_rows][max_tile_vectors];
   // The same for listed rows.
   TileKernel<T> kernel_listed_rows[max_tile_rows][max_tile_vectors];
@@ -112,6 +114,7 @@ struct Bf16Kernels {
   Index column_block;        // columns of B packed at once
   // As in GemmKernels, a_row == 1; `depth` counts steps, a and b are packed.
   TileKernel<float> kernel[max_tile_rows][max_tile_vectors];
+  TileKernel<float> kernel_of_chains[max_tile_rows][max_tile_vectors];
   // dst[s * height + i] = step s of row i; `depth` counts terms.
   void (*pack_a)(Index height, Index depth, const float* a, Index row, Index step, float* dst);
   // Step s of column j at dst[j / width * width * steps + s * width + j % width]; otherwise as in

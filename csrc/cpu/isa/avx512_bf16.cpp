@@ -28,27 +28,45 @@ GM_INLINE Pairs zip(Vec<float> low, Vec<float> high) {
 // ---- micro-kernel ----
 
 template <int R, int V>
-static void tile_of_pairs(const TileArgs<float>& g) {
-  const float* a = g.a;
-  const float* b = g.b;
-  const Index a_step = g.a_step, b_step = g.b_step;
-  const auto row = [&g](int i) { return g.c + i * g.c_row; };
-  for_each_chain<float, R, V>(g, row, [&](Index steps, auto& acc) __attribute__((always_inline)) {
-    for (Index s = steps; s > 0; --s) {
-      Pairs bv[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) bv[v] = load(b + v * in_vector);
+GM_INLINE void multiply_pairs(const TileArgs<float>& g, Index begin, Index steps, Vec<float> (&acc)[R][V]) {
 #pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        const __m512 ai = _mm512_set1_ps(a[i]);
+  for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v)
-          acc[i][v] = Vec<float>(_mm512_dpbf16_ps(__m512(acc[i][v]), (__m512bh)ai, (__m512bh)bv[v]));
-      }
-      a += a_step;
-      b += b_step;
+    for (int v = 0; v < V; ++v) acc[i][v] = Vec<float>{};
+  const Index a_step = g.a_step, b_step = g.b_step;
+  const float* a = g.a + begin * a_step;
+  const float* b = g.b + begin * b_step;
+  for (Index s = steps; s > 0; --s) {
+    Pairs bv[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) bv[v] = load(b + v * in_vector);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const __m512 ai = _mm512_set1_ps(a[i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        acc[i][v] = Vec<float>(_mm512_dpbf16_ps(__m512(acc[i][v]), (__m512bh)ai, (__m512bh)bv[v]));
     }
-  });
+    a += a_step;
+    b += b_step;
+  }
+}
+
+template <int R, int V>
+static void tile_of_pairs(const TileArgs<float>& g) {
+  Vec<float> acc[R][V];
+  multiply_pairs(g, 0, g.depth, acc);
+  if (g.cols == V * in_vector)
+    finish_tile<float, R, V, true>(g, g.c, acc);
+  else
+    finish_tile<float, R, V, false>(g, g.c, acc);
+}
+
+template <int R, int V>
+static void tile_of_chains_of_pairs(const TileArgs<float>& g) {
+  for_each_chain<float, R, V>(g, g.c,
+                              [&](Index begin, Index steps, Vec<float>(&acc)[R][V])
+                                  __attribute__((always_inline)) { multiply_pairs(g, begin, steps, acc); });
 }
 
 // ---- packing ----
@@ -161,6 +179,7 @@ static void pack_b_in_pairs(Index depth, Index cols, Index width, const float* b
 template <int R, int V>
 constexpr void fill_kernels_of_pairs(Bf16Kernels& table) {
   table.kernel[R - 1][V - 1] = tile_of_pairs<R, V>;
+  table.kernel_of_chains[R - 1][V - 1] = tile_of_chains_of_pairs<R, V>;
   if constexpr (V > 1)
     fill_kernels_of_pairs<R, V - 1>(table);
   else if constexpr (R > 1)

@@ -41,7 +41,10 @@ constexpr Bf16Kernels bf16_kernels(const GemmKernels<float>& f32) {
   table.row_block = 2048;  // as in avx512_bf16.cpp
   table.column_block = f32.column_block;
   for (int r = 0; r < f32.rows; ++r)
-    for (int v = 0; v < f32.vectors; ++v) table.kernel[r][v] = f32.kernel[r][v];
+    for (int v = 0; v < f32.vectors; ++v) {
+      table.kernel[r][v] = f32.kernel[r][v];
+      table.kernel_of_chains[r][v] = f32.kernel_of_chains[r][v];
+    }
   table.pack_a = pack_a_in_bf16;
   table.pack_b = pack_b_in_bf16;
   return table;

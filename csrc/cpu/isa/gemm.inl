@@ -16,11 +16,6 @@ GM_INLINE Vec<T> activate_in_register(Vec<T> z, Act act, T slope) {
   return z;
 }
 
-// Loops over a tile's rows and vectors, unrolled to the last: an accumulator that is indexed at run time
-// lives on the stack.
-#define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
-#define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
-
 // Where a chain stands among those of a tile, and where the sums so far wait for the next: in L1, apart from
 // C, whose lines may meet there.
 template <class T>
@@ -30,9 +25,14 @@ struct Chain {
 };
 
 // alpha acc + beta C + bias, activation, store: every accumulator still in its register. `full` tiles move
-// whole vectors; the others end inside the last vector.
+// whole vectors; the others end inside the last vector. Loops over a tile's rows and vectors, unrolled to the
+// last: an accumulator that is indexed at run time lives on the stack.
+#define GEMMULE_FOR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < R; ++i)
+#define GEMMULE_FOR_VECTORS _Pragma("GCC unroll 4") for (int v = 0; v < V; ++v)
+
 template <class T, int R, int V, bool full, class Row>
-GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, const Chain<T>& chain, Vec<T> (&acc)[R][V]) {
+GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V],
+                           const Chain<T>& chain = {}) {
   const Index tail = g.cols - (V - 1) * lanes<T>;
   const auto last = [](int v) { return !full && v == V - 1; };
   if (g.alpha != T(1)) GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] *= g.alpha;
@@ -67,29 +67,36 @@ GM_INLINE void finish_rows(const TileArgs<T>& g, const Row& row, const Chain<T>&
       store(c, acc[i][v]);
   }
 }
+template <class T, int R, int V, class Row>
+GM_INLINE void finish(const TileArgs<T>& g, const Row& row, Vec<T> (&acc)[R][V]) {
+  if (g.cols == V * lanes<T>)
+    finish_rows<T, R, V, true>(g, row, acc);
+  else
+    finish_rows<T, R, V, false>(g, row, acc);
+}
 template <class T, int R, int V, bool full>
 GM_INLINE void finish_tile(const TileArgs<T>& g, T* to, Vec<T> (&acc)[R][V]) {
-  finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, {}, acc);
+  finish_rows<T, R, V, full>(g, [&g, to](int i) { return to + i * g.c_row; }, acc);
 }
 
-// The chains of a tile: multiply(depth, acc) adds up each, from where it has come to. They differ in length
-// by one at most, the longer ones first.
-template <class T, int R, int V, class Row, class Multiply>
-GM_INLINE void for_each_chain(const TileArgs<T>& g, const Row& row, const Multiply& multiply) {
+// The chains of a tile: multiply(begin, depth, acc) adds up each. They differ in length by one at most, the
+// longer ones first.
+template <class T, int R, int V, class Multiply>
+GM_INLINE void for_each_chain(const TileArgs<T>& g, T* c, const Multiply& multiply) {
   alignas(line_bytes) T waiting[R * V * lanes<T>];
   asm("" : "=m"(waiting));  // the first chain sets it, which the compiler does not see
-  Index left = g.depth;
-  for (Index chains = g.chains; chains > 0; --chains) {
-    const Index depth = chains == 1 ? left : (left + chains - 1) / chains;
-    const Chain<T> chain = {waiting, chains == g.chains, chains == 1};
+  const auto row = [&g, c](int i) { return c + i * g.c_row; };
+  Index begin = 0;
+  for (Index count = g.chains; count > 0; --count) {
+    const Index depth = (g.depth - begin + count - 1) / count;
+    const Chain<T> chain = {waiting, begin == 0, count == 1};
     Vec<T> acc[R][V];
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
-    multiply(depth, acc);
+    multiply(begin, depth, acc);
     if (g.cols == V * lanes<T>)
-      finish_rows<T, R, V, true>(g, row, chain, acc);
+      finish_rows<T, R, V, true>(g, row, acc, chain);
     else
-      finish_rows<T, R, V, false>(g, row, chain, acc);
-    left -= depth;
+      finish_rows<T, R, V, false>(g, row, acc, chain);
+    begin += depth;
   }
 }
 
@@ -165,10 +172,11 @@ GM_INLINE void by_fours(Index steps, const Step& step) {
 // line a step of b_soon is fetched into L2.
 enum class From { apart, panel, apart_kept, panel_fetching };
 
-// A tile whose rows of C are row(i). One of more vectors than a panel has lies in two.
-template <class T, int R, int V, Lie lie, From from, class Row>
-GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* list, const T* b,
-                             const T* soon, const Row& c_row) {
+// The sums of a tile over `depth` of it. A tile of more vectors than a panel has lies in two.
+template <class T, int R, int V, Lie lie, From from>
+GM_INLINE void multiply_tile(const TileArgs<T>& g, Index depth, const T* a, const T* const* list, const T* b,
+                             const T* soon, Vec<T> (&acc)[R][V]) {
+  GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS acc[i][v] = Vec<T>{};
   constexpr int panel = V < GEMMULE_TILE_VECTORS ? V : GEMMULE_TILE_VECTORS;
   constexpr bool packed = from == From::panel || from == From::panel_fetching;
   const T* next = V > panel ? b + g.b_next : b;
@@ -196,13 +204,11 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
     const T* row[R];
     GEMMULE_FOR_ROWS row[i] = list[i] + g.a_first;
     Index p = 0;
-    for_each_chain<T, R, V>(g, c_row, [&](Index depth, auto& acc) __attribute__((always_inline)) {
-      by_fours(depth, [&] {
-        const auto at = [&](int i) { return row[i][p]; };
-        multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
-        ++p;
-        b += b_step, next += b_step;
-      });
+    by_fours(depth, [&] {
+      const auto at = [&](int i) { return row[i][p]; };
+      multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
+      ++p;
+      b += b_step, next += b_step;
     });
   } else if constexpr (lie == Lie::rows) {
     // An address is a register, and another times 1, 2 or 4: five rows share a pointer. With a register for
@@ -216,81 +222,106 @@ GM_INLINE void multiply_tile(const TileArgs<T>& g, const T* a, const T* const* l
       first += steps * Index(sizeof(T)), sixth += steps * Index(sizeof(T));
       eleventh += steps * Index(sizeof(T));
     };
-    Index run = g.a_run;
-    for_each_chain<T, R, V>(g, c_row, [&](Index left, auto& acc) __attribute__((always_inline)) {
-      for (;;) {
-        const Index steps = run < left ? run : left;
-        by_fours(steps, [&] {
-          asm("" : "+r"(once), "+r"(thrice));
-          const char* const row[] = {
-              first,    first + once,    first + 2 * once,    first + thrice,    first + 4 * once,
-              sixth,    sixth + once,    sixth + 2 * once,    sixth + thrice,    sixth + 4 * once,
-              eleventh, eleventh + once, eleventh + 2 * once, eleventh + thrice, eleventh + 4 * once};
-          const auto at = [&row](int i) { return *reinterpret_cast<const T*>(row[i]); };
-          multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
-          move_along(1);
-          b += b_step, next += b_step;
-        });
-        left -= steps, run -= steps;
-        if (left == 0) break;
-        move_along(g.a_jump);
-        b += g.b_jump, next += g.b_jump;
-        run = g.a_chunk;
-      }
-    });
+    Index left = depth, run = g.a_run;
+    for (;;) {
+      if (run > left) run = left;
+      by_fours(run, [&] {
+        asm("" : "+r"(once), "+r"(thrice));
+        const char* const row[] = {
+            first,    first + once,    first + 2 * once,    first + thrice,    first + 4 * once,
+            sixth,    sixth + once,    sixth + 2 * once,    sixth + thrice,    sixth + 4 * once,
+            eleventh, eleventh + once, eleventh + 2 * once, eleventh + thrice, eleventh + 4 * once};
+        const auto at = [&row](int i) { return *reinterpret_cast<const T*>(row[i]); };
+        multiply_step<T, R, V, 0>(acc, row_of(b, next), at, at, beside);
+        move_along(1);
+        b += b_step, next += b_step;
+      });
+      left -= run;
+      if (left == 0) break;
+      move_along(g.a_jump);
+      b += g.b_jump, next += g.b_jump;
+      run = g.a_chunk;
+    }
   } else {
     // Whoever keeps B has A in strips.
     constexpr bool strip = from != From::apart;
     const Index a_step = strip ? R : g.a_step;
     const auto at = [](const T* p) { return [p](int i) { return p[i]; }; };
-    Index run = g.a_run;
-    for_each_chain<T, R, V>(g, c_row, [&](Index left, auto& acc) __attribute__((always_inline)) {
-      for (;;) {
-        const Index steps = strip || left < run ? left : run;
-        const T* same = hidden(a);
-        by_fours(steps, [&] {
-          multiply_step<T, R, V, packed ? rows_loaded_twice<R> : 0>(acc, row_of(b, next), at(a), at(same),
-                                                                    beside);
-          a += a_step, same += a_step;
-          b += b_step, next += b_step;
-        });
-        left -= steps, run -= steps;
-        if (strip || left == 0) break;
-        a += g.a_jump;
-        b += g.b_jump, next += g.b_jump;
-        run = g.a_chunk;
-      }
-    });
+    Index left = depth, run = strip ? left : g.a_run;
+    for (;;) {
+      if (run > left) run = left;
+      const T* same = hidden(a);
+      by_fours(run, [&] {
+        multiply_step<T, R, V, packed ? rows_loaded_twice<R> : 0>(acc, row_of(b, next), at(a), at(same),
+                                                                  beside);
+        a += a_step, same += a_step;
+        b += b_step, next += b_step;
+      });
+      left -= run;
+      if (strip || left == 0) break;
+      a += g.a_jump;
+      b += g.b_jump, next += g.b_jump;
+      run = g.a_chunk;
+    }
   }
 }
 
-// The tile that begins with row `top` of those that g describes.
-template <class T, int R, int V, Lie lie, From from>
-GM_INLINE void make_tile(const TileArgs<T>& g, Index top, const T* a, const T* b, const T* soon) {
-  if (g.fetch)
-    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(g.fetch + (top + i) * g.fetch_row + v * lanes<T>,
-                                                            1);
-  T* rows[R];
-  if constexpr (lie == Lie::listed_rows)
-    GEMMULE_FOR_ROWS rows[i] = g.c_list ? g.c_list[top + i] + g.c_first : g.c + (top + i) * g.c_row;
-  T* const c = lie == Lie::listed_rows ? nullptr : g.c + top * g.c_row;
-  const auto row = [&](int i) { return lie == Lie::listed_rows ? rows[i] : c + i * g.c_row; };
-  multiply_tile<T, R, V, lie, from>(g, a, lie == Lie::listed_rows ? g.a_list + top : nullptr, b, soon, row);
-}
 template <class T, int R, int V, Lie lie>
-GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, Index top, const T* a) {
+GM_INLINE void write_tile(const TileArgs<T>& g, T* c, T* const* c_list, Vec<T> (&acc)[R][V]) {
+  if constexpr (lie == Lie::listed_rows) {
+    T* rows[R];
+    GEMMULE_FOR_ROWS rows[i] = c_list ? c_list[i] + g.c_first : c + i * g.c_row;
+    finish<T, R, V>(g, [&rows](int i) { return rows[i]; }, acc);
+  } else {
+    finish<T, R, V>(g, [&g, c](int i) { return c + i * g.c_row; }, acc);
+  }
+}
+
+template <class T, int R, int V>
+GM_INLINE void fetch_lines(const TileArgs<T>& g, const T* fetch) {
+  if (fetch)
+    GEMMULE_FOR_ROWS GEMMULE_FOR_VECTORS __builtin_prefetch(fetch + i * g.fetch_row + v * lanes<T>, 1);
+}
+
+template <class T, int R, int V, Lie lie>
+GM_INLINE void make_tile(const TileArgs<T>& g, bool packed, const T* a, const T* const* list, T* c,
+                         T* const* c_list, const T* fetch) {
+  Vec<T> acc[R][V];
+  fetch_lines<T, R, V>(g, fetch);
   if (packed)
-    make_tile<T, R, V, lie, From::panel>(g, top, a, g.b, nullptr);
+    multiply_tile<T, R, V, lie, From::panel>(g, g.depth, a, list, g.b, nullptr, acc);
   else
-    make_tile<T, R, V, lie, From::apart>(g, top, a, g.b, nullptr);
+    multiply_tile<T, R, V, lie, From::apart>(g, g.depth, a, list, g.b, nullptr, acc);
+  write_tile<T, R, V, lie>(g, c, c_list, acc);
 }
 
 template <class T, int R, int V, Lie lie>
 static void tile(const TileArgs<T>& g) {
+  constexpr bool listed = lie == Lie::listed_rows;
   const bool packed =
       g.b_step == V * lanes<T> && (lie != Lie::columns || (g.a_step == R && g.a_run >= g.depth));
   for (Index t = 0; t < g.tiles; ++t)
-    make_tile<T, R, V, lie>(g, packed, t * R, lie == Lie::listed_rows ? nullptr : g.a + t * g.a_next);
+    make_tile<T, R, V, lie>(g, packed, listed ? nullptr : g.a + t * g.a_next,
+                            listed ? g.a_list + t * R : nullptr, g.c ? g.c + t * R * g.c_row : nullptr,
+                            listed && g.c_list ? g.c_list + t * R : nullptr,
+                            g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+}
+
+// Tiles in several chains, from packed strips and panels. Only large products have them: this loop would cost
+// every tile 100 cycles, and 64 x 64 x 64 ran at 88 % of the ceiling with it, at 94 without. With rows of A
+// in place GCC keeps accumulators in memory (Zen 4).
+template <class T, int R, int V>
+static void tile_of_chains(const TileArgs<T>& g) {
+  constexpr From from = V == GEMMULE_TILE_VECTORS ? From::panel : From::apart;
+  for (Index t = 0; t < g.tiles; ++t) {
+    const T* a = g.a + t * g.a_next;
+    fetch_lines<T, R, V>(g, g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
+    for_each_chain<T, R, V>(g, g.c + t * R * g.c_row,
+                            [&](Index begin, Index depth, Vec<T>(&acc)[R][V]) __attribute__((always_inline)) {
+                              multiply_tile<T, R, V, Lie::columns, from>(
+                                  g, depth, a + begin * R, nullptr, g.b + begin * g.b_step, nullptr, acc);
+                            });
+  }
 }
 
 // Tiles of a whole panel that the first packs on its way, and those below read. While they do, the lines of
@@ -299,14 +330,18 @@ template <class T, int R>
 static void tiles_keeping(const TileArgs<T>& g) {
   constexpr int V = GEMMULE_TILE_VECTORS, line = int(in_a_line<T>), lines = V * lanes<T> / line;
   const T* a = g.a;
-  for (Index t = 0; t < g.tiles; ++t, a += g.a_next) {
+  T* c = g.c;
+  for (Index t = 0; t < g.tiles; ++t, a += g.a_next, c += R * g.c_row) {
+    Vec<T> acc[R][V];
+    fetch_lines<T, R, V>(g, g.fetch ? g.fetch + t * R * g.fetch_row : nullptr);
     if (t == 0)
-      make_tile<T, R, V, Lie::columns, From::apart_kept>(g, 0, a, g.b, nullptr);
+      multiply_tile<T, R, V, Lie::columns, From::apart_kept>(g, g.depth, a, nullptr, g.b, nullptr, acc);
     else if (g.b_soon && t <= lines + 1)
-      make_tile<T, R, V, Lie::columns, From::panel_fetching>(
-          g, t * R, a, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1));
+      multiply_tile<T, R, V, Lie::columns, From::panel_fetching>(
+          g, g.depth, a, nullptr, g.b_kept, g.b_soon + (t <= lines ? (t - 1) * line : V * lanes<T> - 1), acc);
     else
-      make_tile<T, R, V, Lie::columns, From::panel>(g, t * R, a, g.b_kept, nullptr);
+      multiply_tile<T, R, V, Lie::columns, From::panel>(g, g.depth, a, nullptr, g.b_kept, nullptr, acc);
+    write_tile<T, R, V, Lie::columns>(g, c, nullptr, acc);
   }
 }
 
@@ -315,13 +350,20 @@ template <class T, int R, Lie lie>
 static void tile_of_two(const TileArgs<T>& g) {
   constexpr int V = 2 * GEMMULE_TILE_VECTORS, most = GEMMULE_TILE_ROWS / 2,
                 upper = R <= most ? R : (R + 1) / 2;
+  constexpr bool listed = lie == Lie::listed_rows;
   const bool packed = g.b_step == GEMMULE_TILE_VECTORS * lanes<T>;
   for (Index t = 0; t < g.tiles; ++t) {
-    const T* a = lie == Lie::listed_rows ? nullptr : g.a + t * g.a_next;
-    make_tile<T, upper, V, lie>(g, packed, t * R, a);
+    const T* a = listed ? nullptr : g.a + t * g.a_next;
+    const T* const* list = listed ? g.a_list + t * R : nullptr;
+    T* c = g.c ? g.c + t * R * g.c_row : nullptr;
+    T* const* c_list = listed && g.c_list ? g.c_list + t * R : nullptr;
+    const T* fetch = g.fetch ? g.fetch + t * R * g.fetch_row : nullptr;
+    make_tile<T, upper, V, lie>(g, packed, a, list, c, c_list, fetch);
     if constexpr (R > upper)
-      make_tile<T, R - upper, V, lie>(g, packed, t * R + upper,
-                                      lie == Lie::listed_rows ? nullptr : a + upper * g.a_row);
+      make_tile<T, R - upper, V, lie>(g, packed, listed ? nullptr : a + upper * g.a_row,
+                                      listed ? list + upper : nullptr, c ? c + upper * g.c_row : nullptr,
+                                      c_list ? c_list + upper : nullptr,
+                                      fetch ? fetch + upper * g.fetch_row : nullptr);
   }
 }
 
@@ -376,6 +418,7 @@ constexpr void fill_kernels(GemmKernels<T>& table) {
   table.kernel[R - 1][V - 1] = tile<T, R, V, Lie::columns>;
   table.kernel_rows[R - 1][V - 1] = tile<T, R, V, Lie::rows>;
   table.kernel_listed_rows[R - 1][V - 1] = tile<T, R, V, Lie::listed_rows>;
+  table.kernel_of_chains[R - 1][V - 1] = tile_of_chains<T, R, V>;
   if constexpr (V == GEMMULE_TILE_VECTORS) table.kernel_keeping[R - 1] = tiles_keeping<T, R>;
   if constexpr (two_panels && V == GEMMULE_TILE_VECTORS) {
     table.kernel_rows[R - 1][2 * V - 1] = tile_of_two<T, R, Lie::rows>;
