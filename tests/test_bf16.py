@@ -99,6 +99,20 @@ def test_error_bounds(bf16_isa: str, product: Product) -> None:
     assert (abs(got - far) <= bound).all()
 
 
+def test_exact_on_integers_in_deep_blocks(bf16_isa: str) -> None:
+    """More than 512 rows, whose blocks may hold several chains of the depth; more than one such block, and
+    more than one of the columns; an odd depth; into a C that holds NaN, and added to it."""
+    rng = np.random.default_rng(16)
+    for m, n, k in [(520, 45, 1501), (530, 1100, 800), (515, 70, 2600)]:
+        a, b = integers(rng, (m, k), np.float32), integers(rng, (k, n), np.float32)
+        bias, plain = integers(rng, (n,), np.float32), a @ b
+        c = np.full((m, n), np.nan, np.float32)
+        gm.ops.gemm(a, b, c, alpha=-1, bias=bias, activation="relu", precision="bf16")
+        np.testing.assert_array_equal(c, np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+        gm.ops.gemm(a, b, c, beta=2, precision="bf16")
+        np.testing.assert_array_equal(c, plain + 2 * np.maximum(bias - plain, 0), err_msg=f"{m} {n} {k}")
+
+
 @pytest.mark.parametrize("shape", [(1, 10, 50_176), (12, 33, 20_000), (200, 190, 1_000)])
 def test_long_sums_of_positive_numbers(bf16_isa: str, shape: tuple[int, int, int]) -> None:
     """Chains of at most 768 terms: a ratio under 16 whatever k."""

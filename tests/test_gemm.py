@@ -197,12 +197,12 @@ def test_exact_on_integers_where_b_is_packed_on_the_way(
         np.testing.assert_array_equal(c, want, err_msg=f"{m} {n} {k}")
 
 
-@pytest.mark.parametrize("trans_a, trans_b", TRANSPOSES)
+@pytest.mark.parametrize(("trans_a", "trans_b"), TRANSPOSES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_on_integers_in_deep_blocks(isa: str, dtype: type, trans_a: bool, trans_b: bool) -> None:
-    """Several sums follow each other in a tile, in one block of the depth and in more; with one block of columns
-    and more; A packed, in place and, by columns, several strips at a time; B packed by the call or beforehand;
-    into a window of a wider C that holds NaN, and added to it."""
+    """Several sums follow each other in a tile: in one block of the depth and in more, in one of the columns
+    and in more. A packed, in place and, by columns, several strips at a time; B packed by the call or before.
+    Into a window of a wider C that holds NaN, and added to it."""
     rng = np.random.default_rng(15)
     for m, n, k in [(270, 290, 800), (20, 60, 1500), (270, 1100, 1300), (41, 1061, 771)]:
         a, b = operands(lambda shape: integers(rng, shape, dtype), m, n, k, trans_a, trans_b)

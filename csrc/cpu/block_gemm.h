@@ -14,9 +14,9 @@ inline constexpr Index result_beyond_cache = 1024 * 1024;
 // Below this depth writing C is a good part of a tile's time.
 inline constexpr Index two_panels_below = 96;
 
-// The serial five loops on one block: columns of B that fit L2 (jc), depth (pc), row tiles (ic), column
-// panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2; a row tile's
-// strip of A is packed where it is used, and stays in L1.
+// The serial five loops on one block of C: depth (pc), columns of B that fit L2 (jc), row tiles (ic), column
+// panels (jr); the micro-kernel is the fifth. B's block is packed once and streams from L2, a deep one from
+// L3; a row tile's strip of A is packed where it is used, and stays in L1 or L2.
 template <class T>
 class BlockGemm {
  public:
@@ -146,7 +146,7 @@ class BlockGemm {
   Index strips_in_l1() const {
     const Index row = std::min(depth_, k_.depth_block) + std::min(block_.cols.size(), k_.column_block);
     const Index strips = 48 * 1024 / (k_.rows * row * static_cast<Index>(sizeof(T)));
-    return std::clamp<Index>(strips, 1, a_in_place_ && chains_.count == 1 ? tiles_.count : tiles_heard);
+    return std::clamp<Index>(strips, 1, a_in_place_ ? tiles_.count : tiles_heard);
   }
 
   void pack_columns(Span cols, Span depth) {

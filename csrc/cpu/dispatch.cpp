@@ -47,26 +47,29 @@ bool has_fast_bf16() { return !__builtin_cpu_is("intel"); }
 
 // Deep blocks of B, 4.5 MB, where L3 hands it out as fast as it is multiplied: Zen 4's does, at 5 bytes a
 // cycle; Emerald Rapids' gives a core 14 GB/s. Each product is cut into the same sums either way.
-template <class T>
-void make_deep(GemmKernels<T>& k) {
-  constexpr Index depth = 1152, bytes = 9 * 512 * 1024;
+template <class T, class Kernels>
+void make_deep(Kernels& k) {
+  constexpr Index depth = 1152, columns = 9 * 512 * 1024 / depth / Index(sizeof(T));
   k.deep_chains = depth / k.depth_block;
-  k.deep_columns = bytes / static_cast<Index>(sizeof(T)) / (k.deep_chains * k.depth_block);
+  k.deep_columns = columns;
 }
 IsaTable for_this_cpu(IsaTable table) {
-  if (__builtin_cpu_is("amd")) make_deep(table.f32.gemm), make_deep(table.f64.gemm);
+  if (!__builtin_cpu_is("amd")) return table;
+  make_deep<float>(table.f32.gemm);
+  make_deep<float>(table.f32.bf16);
+  make_deep<double>(table.f64.gemm);
   return table;
 }
 
-const IsaTable baseline_table = for_this_cpu(baseline::table), avx2_table = for_this_cpu(avx2::table),
-               avx512_table = for_this_cpu(avx512::table);
 // avx512 but for products in bfloat16.
 const IsaTable avx512_bf16_table = [] {
-  IsaTable table = avx512_table;
+  IsaTable table = avx512::table;
   table.name = "avx512_bf16";
   table.f32.bf16 = avx512_bf16::kernels;
-  return table;
+  return for_this_cpu(table);
 }();
+const IsaTable avx512_table = for_this_cpu(avx512::table), avx2_table = for_this_cpu(avx2::table),
+               baseline_table = for_this_cpu(baseline::table);
 #endif
 
 // Best first, where they pay; the last runs everywhere.

@@ -13,10 +13,12 @@ namespace gemmule::cpu {
 // beta = 0 never reads C, which may then hold NaN. Nothing right of `cols` is written. The depth may be cut
 // into several `chains`, as evenly as can be, the longer ones first: each is a sum from 0, to which the ones
 // before are added as C is to the first. That is as if they were tiles of their own, each on the C of the
-// last. `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors *
-// lanes` long and readable to its full length (packed panels are padded with zeros). A may lie in runs, as in
-// panels of its own or in an image: after its first a_run steps, and after every a_chunk from there, it goes
-// on a_jump further, and B b_jump. A listed A is a table of the addresses of its rows: element (i, p) is at
+// last.
+//
+// `a` has element (i, p) at a[i * a_row + p * a_step]; `b` has row p at b + p * b_step, `vectors * lanes`
+// long and readable to its full length (packed panels are padded with zeros). A may lie in runs, as in panels
+// of its own or in an image: after its first a_run steps, and after every a_chunk from there, it goes on
+// a_jump further, and B b_jump. A listed A is a table of the addresses of its rows: element (i, p) is at
 // a_list[i][a_first + p]. More tiles may follow below the first, of the same height and with the same B:
 // their A is a_next, or `height` rows of the list, further. A listed A may have a listed C: row i begins at
 // c_list[i][c_first] then, and c is not read. `act` is identity, relu or leaky_relu: those cost one
@@ -74,8 +76,8 @@ struct GemmKernels {
   int rows, vectors, lanes;  // the largest tile: rows x (vectors * lanes)
   Index depth_block;         // KC: depth of a packed panel, at most 384
   Index column_block;        // NC: columns of B packed at once
-  Index deep_chains;         // where the depth takes several blocks, so many are packed at once
-  Index deep_columns;        // with so many columns
+  Index deep_chains;         // the most chains of a deep block (cpu/block_sizes.h), each at most depth_block
+  Index deep_columns;        // its columns of B
   bool two_panels;           // see kernel_rows
   // kernel[h - 1][v - 1] computes h rows by v vectors, for h <= rows, v <= vectors; A has a_row == 1.
   TileKernel<T> kernel[max_tile_rows][max_tile_vectors];
@@ -108,10 +110,11 @@ struct GemmKernels {
 struct Bf16Kernels {
   int rows, vectors, lanes;  // the largest tile
   Index terms;               // 1 or 2
-  Index chain;               // most steps that one accumulator adds
-  Index depth_block;         // steps of a packed panel, in several chains
+  Index depth_block;         // steps of a packed panel
   Index row_block;           // rows of A packed at once
   Index column_block;        // columns of B packed at once
+  Index deep_chains;         // as in GemmKernels
+  Index deep_columns;
   // As in GemmKernels, a_row == 1; `depth` counts steps, a and b are packed.
   TileKernel<float> kernel[max_tile_rows][max_tile_vectors];
   TileKernel<float> kernel_of_chains[max_tile_rows][max_tile_vectors];

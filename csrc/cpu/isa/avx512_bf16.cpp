@@ -192,12 +192,11 @@ constexpr Bf16Kernels kernels_of_pairs() {
   table.vectors = GEMMULE_TILE_VECTORS;
   table.lanes = lanes<float>;
   table.terms = 2;
-  // Deep blocks, as for float32 on the CPUs where pairs pay (dispatch.cpp): 1024, 2048 at 86, 87 % of twice
-  // the float32 ceiling with 384 x 512, 90, 92 so (Zen 4).
-  table.chain = 384;
-  table.depth_block = 1152;
-  table.column_block = 1024;
-  table.row_block = 2048;  // 9 MB, from L3; with 1024 B is packed twice as often: 2048 at 88 %
+  table.depth_block = 384;   // strips of A: 18 KB, about half of L1
+  table.row_block = 2048;    // from L3; with 512 (L2) B was packed four times as often, 2 to 4 % slower
+  table.column_block = 512;  // 768 KB of L2, as in avx512
+  table.deep_chains = 1;
+  table.deep_columns = table.column_block;
   fill_kernels_of_pairs<GEMMULE_TILE_ROWS, GEMMULE_TILE_VECTORS>(table);
   table.pack_a = pack_a_in_pairs;
   table.pack_b = pack_b_in_pairs;

@@ -37,9 +37,11 @@ constexpr Bf16Kernels bf16_kernels(const GemmKernels<float>& f32) {
   table.vectors = f32.vectors;
   table.lanes = f32.lanes;
   table.terms = 1;
-  table.chain = table.depth_block = f32.depth_block;
+  table.depth_block = f32.depth_block;
   table.row_block = 2048;  // as in avx512_bf16.cpp
   table.column_block = f32.column_block;
+  table.deep_chains = f32.deep_chains;
+  table.deep_columns = f32.deep_columns;
   for (int r = 0; r < f32.rows; ++r)
     for (int v = 0; v < f32.vectors; ++v) {
       table.kernel[r][v] = f32.kernel[r][v];
