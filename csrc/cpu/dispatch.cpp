@@ -46,7 +46,8 @@ bool has_avx512() {
 bool has_fast_bf16() { return !__builtin_cpu_is("intel"); }
 
 // Deep blocks of B, 4.5 MB, where L3 hands it out as fast as it is multiplied: Zen 4's does, at 5 bytes a
-// cycle; Emerald Rapids' gives a core 14 GB/s. Each product is cut into the same sums either way.
+// cycle; Emerald Rapids' gives a core 14 GB/s. A product in float32 or float64 is cut into the same
+// sums either way; in bfloat16 blocks are cut first, and sums may end elsewhere.
 template <class T, class Kernels>
 void make_deep(Kernels& k) {
   constexpr Index depth = 1152, columns = 9 * 512 * 1024 / depth / Index(sizeof(T));
